@@ -1,0 +1,278 @@
+"""The contracts: parts that score, allocate, select and merge tokens, and the compressors made of them.
+
+Shapes throughout: T frames (temporal groups) of one video, N token places per frame, C channels, K kept tokens.
+Components are frozen dataclasses; their fields are their whole configuration, in plain Python values.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compressors.budget import Budget, FrameBudgets
+from compressors.errors import RequirementError
+from compressors.merge_map import MergeMap
+from compressors.requirements import Requirement
+from compressors.tokens import VideoTokens
+
+
+class Part(ABC):
+    """What every exchangeable component states about itself.
+
+    Attributes:
+        name: the registered name, set by `register`.
+        requirements: what must be on the `VideoTokens` beside features.
+        host_reads: how many values-on-the-host reads one call needs (0 wherever the algorithm allows).
+    """
+
+    name: ClassVar[str] = ""
+
+    @property
+    def host_reads(self) -> int:
+        return 0
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        return frozenset()
+
+
+class TokenScorer(Part):
+    """VideoTokens -> `[T, N]` float32; higher = keep."""
+
+    @abstractmethod
+    def __call__(self, tokens: VideoTokens) -> Tensor: ...
+
+    def next_history(self, tokens: VideoTokens) -> Any:
+        """The stream state after this chunk; stateless scorers pass on what came."""
+        return tokens.history
+
+
+class FrameScorer(Part):
+    """VideoTokens -> `[T]` float32; higher = this frame deserves more tokens."""
+
+    @abstractmethod
+    def __call__(self, tokens: VideoTokens) -> Tensor: ...
+
+
+class Allocator(Part):
+    """(VideoTokens, token scores or None, total) -> budgets `int64 [T]`.
+
+    Budgets sum to exactly `total` and never exceed a frame's capacity, unless `exact` is False: then they are what a
+    release computes, their sum is data-dependent, and the composition reads it once.
+    An allocator owns its frame scorer, so that its budgets are the same under every selector.
+    """
+
+    needs_scores: ClassVar[bool] = False
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    @abstractmethod
+    def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor: ...
+
+    def max_per_frame(self, frames: int, places: int, total: int) -> int:
+        """A host-side upper bound on any frame's budget."""
+        return min(places, total)
+
+
+class Selector(Part):
+    """(VideoTokens, token scores or None, budgets) -> kept flat indices `t·N + n`, sorted, unique, `int64 [K]`.
+
+    It never sees the retention ratio. With `budgets.per_frame` None (no allocator) it spends the total over the whole
+    video; a selector that cannot says `needs_allocator = True`.
+    """
+
+    needs_scores: ClassVar[bool] = False
+    needs_allocator: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor: ...
+
+
+class Merger(Part):
+    """(VideoTokens, keep `[K]`, token scores or None) -> MergeMap: what each kept row is a weighted sum of.
+
+    `selectors` names the selectors whose keep sets it understands; None means any.
+    """
+
+    selectors: ClassVar[frozenset[str] | None] = None
+
+    @abstractmethod
+    def __call__(self, tokens: VideoTokens, keep: Tensor, scores: Tensor | None) -> MergeMap: ...
+
+
+class CacheReuser(Part):
+    """Reuse of a vision tower's work between the frames of one video.
+
+    An adapter binds it to a tower's layers; `reset()` is called when a video starts. State lives in the binding,
+    never in the component.
+    """
+
+    @abstractmethod
+    def bind(self, layers: list[Any]) -> CacheBinding: ...
+
+
+class CacheBinding(ABC):
+    """A `CacheReuser` attached to the layers of one vision tower."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget everything: a new video starts."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Leave the layers as they were found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """The result for one video. Everything else (positions, newlines, pictures) follows from it.
+
+    Attributes:
+        tokens: what was compressed.
+        keep: kept flat indices `t·N + n`, sorted, `int64 [K]`.
+        budgets: tokens kept per frame, `int64 [T]`.
+        scores: token scores `[T, N]` float32, or None where the method has none.
+        merge: how kept rows are mixed from the input, or None for pure pruning.
+        history: the stream state after this chunk.
+    """
+
+    tokens: VideoTokens
+    keep: Tensor
+    budgets: Tensor
+    scores: Tensor | None = None
+    merge: MergeMap | None = None
+    history: Any = None
+    _lazy: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def kept(self) -> int:
+        """K."""
+        return self.keep.shape[0]
+
+    @property
+    def retention(self) -> float:
+        """Share of the video's tokens that was kept."""
+        return self.kept / max(1, self.tokens.total)
+
+    @property
+    def identity(self) -> bool:
+        """Every token was kept as it was."""
+        return self.merge is None and self.kept == self.tokens.total
+
+    @property
+    def mask(self) -> Tensor:
+        """`[T, N]` bool, True where a token is kept."""
+        if "mask" not in self._lazy:
+            flat = torch.zeros(self.tokens.frames * self.tokens.places, dtype=torch.bool, device=self.keep.device)
+            self._lazy["mask"] = flat.scatter(0, self.keep, True).view(self.tokens.frames, self.tokens.places)
+        mask: Tensor = self._lazy["mask"]
+        return mask
+
+    @property
+    def features(self) -> Tensor:
+        """`[K, C]` in the input's dtype: gathered (pruning) or mixed (merging) once, by whoever asks first."""
+        if "features" not in self._lazy:
+            self._lazy["features"] = self.follow(self.tokens.features)
+        features: Tensor = self._lazy["features"]
+        return features
+
+    @property
+    def planes(self) -> Mapping[str, Tensor]:
+        """`[K, ...]` for each further plane, by the same map as the features."""
+        return {name: self.follow(plane) for name, plane in self.tokens.planes.items()}
+
+    def follow(self, plane: Tensor) -> Tensor:
+        """Any per-token tensor `[T, N, ...]` -> its kept or merged rows `[K, ...]`."""
+        flat = plane.flatten(0, 1)
+        if self.merge is not None:
+            return self.merge.apply(flat)
+        return flat if self.kept == flat.shape[0] else flat.index_select(0, self.keep)
+
+
+class Compressor(Part):
+    """VideoTokens and a budget -> Compression. Call it; subclasses implement `_compress`.
+
+    Attributes:
+        stage: where it acts; "entry" is before the language model ("layer:<n>" is reserved).
+        merges: whether kept rows are mixtures (then `Compression.merge` is set).
+        exact: whether it keeps exactly `Budget.resolve(...)` tokens.
+    """
+
+    stage: ClassVar[str] = "entry"
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    @property
+    def merges(self) -> bool:
+        return False
+
+    @property
+    def title(self) -> str:
+        """The name to show in reports."""
+        return self.name or type(self).__name__
+
+    def __call__(self, tokens: VideoTokens, budget: Budget | None = None) -> Compression:
+        """Compress one video.
+
+        Raises:
+            RequirementError: a component needs something `tokens` does not carry.
+        """
+        self.check_requirements(tokens)
+        total = (budget or Budget()).resolve(tokens.frames, tokens.places, tokens.total)
+        if total == tokens.total and self.exact:
+            return identity(tokens)
+        return self._compress(tokens, total)
+
+    @abstractmethod
+    def _compress(self, tokens: VideoTokens, total: int) -> Compression: ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Component name -> repr, for reports and errors."""
+        return {"compressor": repr(self)}
+
+    def check_requirements(self, tokens: VideoTokens) -> None:
+        for need in sorted(self.requirements, key=repr):
+            if need.field != "history" and getattr(tokens, need.field) is None:
+                raise RequirementError(
+                    f"{self.who_needs(need)} needs {need}, which was not supplied: pass {need.field}=… to compress(), "
+                    f"use a model whose adapter provides it, or choose a method without this need."
+                )
+
+    def who_needs(self, need: Requirement) -> str:
+        """The component that states a requirement, for error messages."""
+        return self.name or type(self).__name__
+
+
+def identity(tokens: VideoTokens) -> Compression:
+    """The compression that keeps every valid token as it is."""
+    places = tokens.frames * tokens.places
+    keep = torch.arange(places, device=tokens.device)
+    if tokens.valid is not None:
+        # A stable sort brings the valid places to the front in order, with a size known on the host.
+        order = torch.sort(tokens.valid.flatten().logical_not().to(torch.uint8), stable=True).indices
+        keep = order[: tokens.total]
+    return Compression(tokens, keep, tokens.capacity, history=tokens.history)
+
+
+__all__ = [
+    "Allocator",
+    "CacheBinding",
+    "CacheReuser",
+    "Compression",
+    "Compressor",
+    "FrameScorer",
+    "Merger",
+    "Part",
+    "Selector",
+    "TokenScorer",
+    "identity",
+]

@@ -1,0 +1,124 @@
+"""`build`: from names and plain parameters to a compressor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+from compressors.base import Allocator, Compressor, Merger, Part, Selector, TokenScorer
+from compressors.composition import Composition
+from compressors.errors import BuildError
+from compressors.methods import PARTS, method
+from compressors.registry import KINDS, lookup
+
+PartSpec = str | Mapping[str, Any] | Part | None
+
+
+def build(
+    name: str | Compressor,
+    *,
+    scorer: PartSpec = None,
+    allocator: PartSpec = None,
+    selector: PartSpec = None,
+    merger: PartSpec = None,
+    **params: Any,
+) -> Compressor:
+    """Build a compressor from a preset, with parts replaced and parameters set.
+
+    Args:
+        name: a method's name (`vidpress.methods()` lists them), or a compressor, which is returned as it is.
+        scorer, allocator, selector, merger: a part's name, `{"name": …, params}`, an instance, "none" to leave the
+            preset's part out, or None to keep the preset's.
+        **params: parameters of whichever single part owns a field of that name.
+
+    Raises:
+        UnknownNameError: no such method or part.
+        BuildError: a parameter that no part or two parts own, or parts that do not fit together.
+
+    Example:
+        >>> build("vidcom2", allocator="uniform")
+        >>> build("random", allocator={"name": "fca", "temperature": 0.05}, seed=3)
+    """
+    given = {"scorer": scorer, "allocator": allocator, "selector": selector, "merger": merger}
+    changed = sorted(kind for kind, part in given.items() if part is not None)
+    if isinstance(name, Compressor):
+        if changed or params:
+            raise BuildError(f"a finished compressor takes no {', '.join([*changed, *params])}; set them when building it.")
+        return name
+    preset = method(name)
+    if preset.compressor is not None:
+        if changed:
+            raise BuildError(f"method {name!r} does not split into parts, so it takes no {', '.join(changed)}.")
+        return cast(Compressor, make("compressor", {**preset.compressor, **params}))
+    specs: dict[str, PartSpec] = {kind: preset.parts.get(kind) for kind in PARTS}
+    specs.update({kind: part for kind, part in given.items() if part is not None})
+    parts = assign({kind: _normal(kind, spec) for kind, spec in specs.items()}, params)
+    if parts["selector"] is None:
+        raise BuildError(f"method {name!r} has no selector: add selector=token_saliency.")
+    return Composition(
+        selector=cast(Selector, parts["selector"]),
+        scorer=cast("TokenScorer | None", parts["scorer"]),
+        allocator=cast("Allocator | None", parts["allocator"]),
+        merger=cast("Merger | None", parts["merger"]),
+        label=name,
+    )
+
+
+def make(kind: str, spec: str | Mapping[str, Any] | Part) -> Part:
+    """One part from its name, `{"name": …, params}` or instance.
+
+    Raises:
+        UnknownNameError: no such part.
+        BuildError: a parameter the part does not have, or an instance of another kind.
+    """
+    if isinstance(spec, Part):
+        if not isinstance(spec, KINDS[kind]):
+            raise BuildError(f"{kind}={spec!r} is not a {KINDS[kind].__name__}.")
+        return spec
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise BuildError(f"{kind}={spec!r}: write a name, or a mapping with 'name' and parameters.")
+    params = {key: value for key, value in spec.items() if key != "name"}
+    cls = lookup(kind, spec["name"])
+    unknown = sorted(set(params) - fields_of(cls))
+    if unknown:
+        known = ", ".join(sorted(fields_of(cls))) or "none"
+        raise BuildError(f"{kind} {spec['name']!r} has no parameter {', '.join(unknown)}; its parameters: {known}.")
+    return cls(**params)
+
+
+def fields_of(cls: type[Part]) -> set[str]:
+    """The parameters of a component: its dataclass fields."""
+    return {f.name for f in dataclasses.fields(cls) if f.init} if dataclasses.is_dataclass(cls) else set()
+
+
+def assign(specs: Mapping[str, Mapping[str, Any] | Part | None], params: Mapping[str, Any]) -> dict[str, Part | None]:
+    """Give each loose parameter to the one part that owns it, and make the parts."""
+    full: dict[str, dict[str, Any]] = {k: dict(s) for k, s in specs.items() if isinstance(s, Mapping)}
+    for key, value in params.items():
+        owners = [kind for kind, spec in full.items() if key in fields_of(lookup(kind, spec["name"]))]
+        if not owners:
+            listing = "; ".join(
+                f"{kind} {spec['name']}: {', '.join(sorted(fields_of(lookup(kind, spec['name'])))) or 'none'}"
+                for kind, spec in full.items()
+            )
+            raise BuildError(f"no part has a parameter {key!r}. Parameters here: {listing}.")
+        if len(owners) > 1:
+            raise BuildError(
+                f"parameter {key!r} belongs to {' and '.join(owners)}: "
+                f'write {owners[0]}={{"name": "{full[owners[0]]["name"]}", "{key}": …}} to say which.'
+            )
+        full[owners[0]][key] = value
+    return {kind: None if spec is None else make(kind, full.get(kind, spec)) for kind, spec in specs.items()}
+
+
+def _normal(kind: str, spec: PartSpec) -> Mapping[str, Any] | Part | None:
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if isinstance(spec, Mapping):
+        if "name" not in spec:
+            raise BuildError(f"{kind}={dict(spec)!r}: a mapping needs 'name' beside the parameters.")
+        return None if spec["name"] == "none" else spec
+    return spec

@@ -1,0 +1,106 @@
+"""`Composition`: scorer, allocator, selector and merger put together as one compressor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from compressors.base import Allocator, Compression, Compressor, Merger, Part, Selector, TokenScorer
+from compressors.budget import FrameBudgets
+from compressors.errors import BuildError
+from compressors.functional.ragged import count_per_frame
+from compressors.requirements import Requirement
+from compressors.tokens import VideoTokens
+
+
+@dataclass(frozen=True)
+class Composition(Compressor):
+    """Score, allocate, select, merge.
+
+    Without an allocator the selector spends the total over the whole video and budgets are counted afterwards.
+
+    Raises:
+        BuildError: the parts do not fit together.
+    """
+
+    selector: Selector
+    scorer: TokenScorer | None = None
+    allocator: Allocator | None = None
+    merger: Merger | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scorer is None:
+            for part in (self.allocator, self.selector):
+                if part is not None and part.needs_scores:
+                    raise BuildError(f"{part.name} ranks tokens by score, but no scorer is set: add scorer=vidcom2.")
+        if self.allocator is None and self.selector.needs_allocator:
+            raise BuildError(f"{self.selector.name} works frame by frame and needs an allocator: add allocator=uniform.")
+        if self.merger is not None and self.merger.selectors is not None:
+            if self.selector.name not in self.merger.selectors:
+                raise BuildError(
+                    f"merger {self.merger.name} merges what selector {' or '.join(sorted(self.merger.selectors))} picks; "
+                    f"with selector {self.selector.name} it is undefined. Change the selector, or use merger=none."
+                )
+        fields = [need.field for need in self.requirements]
+        for name in {f for f in fields if fields.count(f) > 1}:
+            clash = sorted(repr(need) for need in self.requirements if need.field == name)
+            raise BuildError(f"two parts need different {name}: {' and '.join(clash)}; give both the same one.")
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts in use, by kind."""
+        parts = {
+            "scorer": self.scorer,
+            "allocator": self.allocator,
+            "selector": self.selector,
+            "merger": self.merger,
+        }
+        return {kind: part for kind, part in parts.items() if part is not None}
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        return frozenset().union(*(part.requirements for part in self.parts.values()))
+
+    @property
+    def host_reads(self) -> int:
+        return sum(part.host_reads for part in self.parts.values()) + (not self.exact)
+
+    @property
+    def exact(self) -> bool:
+        return self.allocator is None or self.allocator.exact
+
+    @property
+    def merges(self) -> bool:
+        return self.merger is not None
+
+    @property
+    def title(self) -> str:
+        return self.label or "+".join(part.name for part in self.parts.values())
+
+    def who_needs(self, need: Requirement) -> str:
+        return " and ".join(f"{kind} {part.name}" for kind, part in self.parts.items() if need in part.requirements)
+
+    def describe(self) -> Mapping[str, str]:
+        return {kind: repr(part) for kind, part in self.parts.items()}
+
+    def _compress(self, tokens: VideoTokens, total: int) -> Compression:
+        scores = self.scorer(tokens) if self.scorer is not None else None
+        budgets = self._allocate(tokens, scores, total)
+        keep = self.selector(tokens, scores, budgets)
+        per_frame = count_per_frame(keep, tokens) if budgets.per_frame is None else budgets.per_frame
+        merge = self.merger(tokens, keep, scores) if self.merger is not None else None
+        history = self.scorer.next_history(tokens) if self.scorer is not None else tokens.history
+        return Compression(tokens, keep, per_frame, scores, merge, history)
+
+    def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> FrameBudgets:
+        if self.allocator is None:
+            return FrameBudgets(total, None, min(tokens.places, total))
+        per_frame = self.allocator(tokens, scores, total)
+        if not self.allocator.exact:
+            counts = per_frame.tolist()
+            return FrameBudgets(sum(counts), per_frame, max(counts))
+        bound = self.allocator.max_per_frame(tokens.frames, tokens.places, total)
+        return FrameBudgets(total, per_frame, bound)

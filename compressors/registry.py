@@ -1,0 +1,98 @@
+"""Names: one registry per kind of part, filled by decorators here and by entry points of installed plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from compressors.base import Allocator, CacheReuser, Compressor, FrameScorer, Merger, Part, Selector, TokenScorer
+from compressors.errors import BuildError, UnknownNameError
+
+P = TypeVar("P", bound=type[Part])
+
+KINDS: Mapping[str, type[Part]] = {
+    "scorer": TokenScorer,
+    "frame_scorer": FrameScorer,
+    "allocator": Allocator,
+    "selector": Selector,
+    "merger": Merger,
+    "cacher": CacheReuser,
+    "compressor": Compressor,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered class and where it came from."""
+
+    cls: type[Part]
+    origin: str
+
+
+_entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+
+
+def register(kind: str, name: str) -> Callable[[P], P]:
+    """Class decorator: make a part available by name.
+
+    Args:
+        kind: scorer, frame_scorer, allocator, selector, merger, cacher or compressor.
+        name: the name users type.
+
+    Raises:
+        UnknownNameError: no such kind.
+        BuildError: the name is taken, or the class is not of that kind.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("kind of part", kind, KINDS)
+
+    def decorate(cls: P) -> P:
+        if not (isinstance(cls, type) and issubclass(cls, KINDS[kind])):
+            raise BuildError(f"{kind} {name!r}: {cls!r} is not a subclass of {KINDS[kind].__name__}.")
+        origin = f"{cls.__module__}.{cls.__qualname__}"
+        taken = _entries[kind].get(name)
+        if taken is not None and taken.origin != origin:
+            raise BuildError(f"{kind} {name!r} is already registered by {taken.origin}; choose another name.")
+        _entries[kind][name] = Entry(cls, origin)
+        cls.name = name
+        return cls
+
+    return decorate
+
+
+@cache
+def plugins(group: str) -> Mapping[str, EntryPoint]:
+    """Entry points of installed packages in `vidpress.<group>`, by name; nothing is imported yet."""
+    return {point.name: point for point in entry_points(group=f"vidpress.{group}")}
+
+
+def lookup(kind: str, name: str) -> type[Part]:
+    """The class registered under a name; a plugin's module is imported the first time its name is used.
+
+    Raises:
+        UnknownNameError: nobody registered the name (the message suggests the closest).
+        BuildError: a plugin's entry point does not yield a class of that kind.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("kind of part", kind, KINDS)
+    if name not in _entries[kind] and name in plugins(f"{kind}s"):
+        register(kind, name)(load(plugins(f"{kind}s")[name]))
+    if name not in _entries[kind]:
+        raise UnknownNameError(kind, name, names(kind))
+    return _entries[kind][name].cls
+
+
+def load(point: EntryPoint) -> Any:
+    """Import a plugin's entry point; an import error names the plugin."""
+    try:
+        return point.load()
+    except Exception as error:
+        raise BuildError(f"plugin {point.name!r} ({point.value}) could not be imported: {error}") from error
+
+
+def names(kind: str) -> list[str]:
+    """Every registered name of a kind, plugins included, sorted."""
+    return sorted({*_entries[kind], *plugins(f"{kind}s")})
