@@ -1,0 +1,1 @@
+"""What `run.py` runs: one file per task, and what tasks share."""
