@@ -67,7 +67,9 @@ class Allocator(Part):
     An allocator owns its frame scorer, so that its budgets are the same under every selector.
     """
 
-    needs_scores: ClassVar[bool] = False
+    @property
+    def needs_scores(self) -> bool:
+        return False
 
     @property
     def exact(self) -> bool:
@@ -75,6 +77,10 @@ class Allocator(Part):
 
     @abstractmethod
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor: ...
+
+    def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
+        """Budgets from the retention as stated, for an allocator whose `exact` is False; called instead of `__call__`."""
+        raise NotImplementedError(f"{type(self).__name__} says exact = False but does not implement at_retention")
 
     def max_per_frame(self, frames: int, places: int, total: int) -> int:
         """A host-side upper bound on any frame's budget."""
@@ -88,8 +94,11 @@ class Selector(Part):
     video; a selector that cannot says `needs_allocator = True`.
     """
 
-    needs_scores: ClassVar[bool] = False
     needs_allocator: ClassVar[bool] = False
+
+    @property
+    def needs_scores(self) -> bool:
+        return False
 
     @abstractmethod
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor: ...
@@ -227,13 +236,15 @@ class Compressor(Part):
             RequirementError: a component needs something `tokens` does not carry.
         """
         self.check_requirements(tokens)
-        total = (budget or Budget()).resolve(tokens.frames, tokens.places, tokens.total)
+        budget = budget or Budget()
+        total = budget.resolve(tokens.frames, tokens.places, tokens.total)
         if total == tokens.total and self.exact:
             return identity(tokens)
-        return self._compress(tokens, total)
+        return self._compress(tokens, total, budget.share(tokens.frames, tokens.places, tokens.total))
 
     @abstractmethod
-    def _compress(self, tokens: VideoTokens, total: int) -> Compression: ...
+    def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
+        """Keep `total` tokens; `retention` is the share as stated, for methods whose `exact` is False."""
 
     def describe(self) -> Mapping[str, str]:
         """Component name -> repr, for reports and errors."""

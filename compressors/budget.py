@@ -32,7 +32,9 @@ class Budget:
     def __post_init__(self) -> None:
         given = {k: v for k, v in vars(self).items() if v is not None}
         if len(given) > 1:
-            raise BudgetError(f"two budgets given ({', '.join(f'{k}={v}' for k, v in given.items())}): keep one of them.")
+            raise BudgetError(
+                f"two budgets given ({', '.join(f'{k}={v}' for k, v in given.items())}): keep one of them."
+            )
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise BudgetError(f"{name}={value!r} is not a finite number.")
@@ -59,6 +61,15 @@ class Budget:
         else:
             wanted = round((DEFAULT_RETENTION if self.retention is None else self.retention) * total)
         return min(total, max(1, wanted))
+
+    def share(self, frames: int, places: int, total: int | None = None) -> float:
+        """The retention this budget states, before it is rounded to whole tokens; at most 1."""
+        total = frames * places if total is None else total
+        if self.tokens is not None:
+            return min(1.0, self.tokens / total)
+        if self.tokens_per_frame is not None:
+            return min(1.0, self.tokens_per_frame * frames / total)
+        return DEFAULT_RETENTION if self.retention is None else self.retention
 
 
 @dataclass(frozen=True, eq=False)

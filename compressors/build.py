@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,7 +9,7 @@ from compressors.base import Allocator, Compressor, Merger, Part, Selector, Toke
 from compressors.composition import Composition
 from compressors.errors import BuildError
 from compressors.methods import PARTS, method
-from compressors.registry import KINDS, lookup
+from compressors.registry import fields_of, lookup, make
 
 PartSpec = str | Mapping[str, Any] | Part | None
 
@@ -44,7 +43,9 @@ def build(
     changed = sorted(kind for kind, part in given.items() if part is not None)
     if isinstance(name, Compressor):
         if changed or params:
-            raise BuildError(f"a finished compressor takes no {', '.join([*changed, *params])}; set them when building it.")
+            raise BuildError(
+                f"a finished compressor takes no {', '.join([*changed, *params])}; set them when building it."
+            )
         return name
     preset = method(name)
     if preset.compressor is not None:
@@ -63,35 +64,6 @@ def build(
         merger=cast("Merger | None", parts["merger"]),
         label=name,
     )
-
-
-def make(kind: str, spec: str | Mapping[str, Any] | Part) -> Part:
-    """One part from its name, `{"name": …, params}` or instance.
-
-    Raises:
-        UnknownNameError: no such part.
-        BuildError: a parameter the part does not have, or an instance of another kind.
-    """
-    if isinstance(spec, Part):
-        if not isinstance(spec, KINDS[kind]):
-            raise BuildError(f"{kind}={spec!r} is not a {KINDS[kind].__name__}.")
-        return spec
-    if isinstance(spec, str):
-        spec = {"name": spec}
-    if not isinstance(spec, Mapping) or "name" not in spec:
-        raise BuildError(f"{kind}={spec!r}: write a name, or a mapping with 'name' and parameters.")
-    params = {key: value for key, value in spec.items() if key != "name"}
-    cls = lookup(kind, spec["name"])
-    unknown = sorted(set(params) - fields_of(cls))
-    if unknown:
-        known = ", ".join(sorted(fields_of(cls))) or "none"
-        raise BuildError(f"{kind} {spec['name']!r} has no parameter {', '.join(unknown)}; its parameters: {known}.")
-    return cls(**params)
-
-
-def fields_of(cls: type[Part]) -> set[str]:
-    """The parameters of a component: its dataclass fields."""
-    return {f.name for f in dataclasses.fields(cls) if f.init} if dataclasses.is_dataclass(cls) else set()
 
 
 def assign(specs: Mapping[str, Mapping[str, Any] | Part | None], params: Mapping[str, Any]) -> dict[str, Part | None]:

@@ -37,7 +37,9 @@ class Composition(Compressor):
                 if part is not None and part.needs_scores:
                     raise BuildError(f"{part.name} ranks tokens by score, but no scorer is set: add scorer=vidcom2.")
         if self.allocator is None and self.selector.needs_allocator:
-            raise BuildError(f"{self.selector.name} works frame by frame and needs an allocator: add allocator=uniform.")
+            raise BuildError(
+                f"{self.selector.name} works frame by frame and needs an allocator: add allocator=uniform."
+            )
         if self.merger is not None and self.merger.selectors is not None:
             if self.selector.name not in self.merger.selectors:
                 raise BuildError(
@@ -86,21 +88,22 @@ class Composition(Compressor):
     def describe(self) -> Mapping[str, str]:
         return {kind: repr(part) for kind, part in self.parts.items()}
 
-    def _compress(self, tokens: VideoTokens, total: int) -> Compression:
+    def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         scores = self.scorer(tokens) if self.scorer is not None else None
-        budgets = self._allocate(tokens, scores, total)
+        budgets = self._allocate(tokens, scores, total, retention)
         keep = self.selector(tokens, scores, budgets)
         per_frame = count_per_frame(keep, tokens) if budgets.per_frame is None else budgets.per_frame
         merge = self.merger(tokens, keep, scores) if self.merger is not None else None
         history = self.scorer.next_history(tokens) if self.scorer is not None else tokens.history
         return Compression(tokens, keep, per_frame, scores, merge, history)
 
-    def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> FrameBudgets:
+    def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int, retention: float) -> FrameBudgets:
         if self.allocator is None:
             return FrameBudgets(total, None, min(tokens.places, total))
-        per_frame = self.allocator(tokens, scores, total)
         if not self.allocator.exact:
+            per_frame = self.allocator.at_retention(tokens, scores, retention)
             counts = per_frame.tolist()
             return FrameBudgets(sum(counts), per_frame, max(counts))
+        per_frame = self.allocator(tokens, scores, total)
         bound = self.allocator.max_per_frame(tokens.frames, tokens.places, total)
         return FrameBudgets(total, per_frame, bound)

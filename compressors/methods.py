@@ -8,6 +8,7 @@ from typing import Any
 
 from compressors.errors import BuildError, UnknownNameError
 from compressors.registry import load, plugins
+from compressors.requirements import Requirement
 
 PARTS = ("scorer", "allocator", "selector", "merger")
 
@@ -33,22 +34,73 @@ class Method:
     def __post_init__(self) -> None:
         unknown = set(self.parts) - set(PARTS)
         if unknown:
-            raise BuildError(f"method {self.name!r} names unknown parts {sorted(unknown)}; parts are {', '.join(PARTS)}.")
+            raise BuildError(
+                f"method {self.name!r} names unknown parts {sorted(unknown)}; parts are {', '.join(PARTS)}."
+            )
         if self.compressor is not None and self.parts:
             raise BuildError(f"method {self.name!r} gives both parts and a compressor: choose one.")
 
 
 _VIDCOM2 = "VidCom2, arXiv 2505.14454"
+_BASELINE = "baseline"
+
+_VIDCOM2_SCORER = {"name": "vidcom2"}
+_SALIENCY = {"name": "token_saliency"}
+_PRINTED = {"channels": "all", "kernel": "cosine", "centres": "raw"}
 
 _METHODS: dict[str, Method] = {
     method.name: method
     for method in [
-        Method("none", "no compression: every token is kept", compressor={"name": "none"}),
+        Method("none", "no compression: every token is kept, whatever the budget", compressor={"name": "none"}),
         Method(
             "vidcom2",
             "tokens unlike their frame's and the video's mean, more of them in unique frames",
             _VIDCOM2,
-            {"scorer": {"name": "vidcom2"}, "allocator": {"name": "fca"}, "selector": {"name": "token_saliency"}},
+            {"scorer": _VIDCOM2_SCORER, "allocator": {"name": "fca"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "vidcom2_released",
+            "as vidcom2, with the release's rounding: the total differs a little from the budget",
+            _VIDCOM2,
+            {"scorer": _VIDCOM2_SCORER, "allocator": {"name": "fca", "rounding": "nearest"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "vidcom2_paper",
+            "as the paper prints it: all channels, cosine to raw means, budgets rounded up",
+            _VIDCOM2,
+            {
+                "scorer": {"name": "vidcom2", **_PRINTED},
+                "allocator": {
+                    "name": "fca",
+                    "frame_scorer": {"name": "frame_uniqueness", **_PRINTED},
+                    "rounding": "ceil",
+                },
+                "selector": _SALIENCY,
+            },
+        ),
+        Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
+        Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),
+        Method(
+            "one_per_block",
+            "one random token of each block of every frame's grid",
+            _BASELINE,
+            {"allocator": {"name": "uniform"}, "selector": {"name": "one_per_block"}},
+        ),
+        Method(
+            "average_pool",
+            "the mean of each block of every frame's grid",
+            _BASELINE,
+            {
+                "allocator": {"name": "uniform"},
+                "selector": {"name": "one_per_block", "choice": "centre"},
+                "merger": {"name": "average_pool"},
+            },
+        ),
+        Method(
+            "frame_subsample",
+            "evenly spaced frames, whole",
+            _BASELINE,
+            {"allocator": {"name": "frame_subsample"}, "selector": {"name": "stride"}},
         ),
     ]
 }
@@ -85,3 +137,55 @@ def method(name: str) -> Method:
 def method_names() -> list[str]:
     """Every preset's name, in the order of the list, then plugins."""
     return [*_METHODS, *sorted(set(plugins("methods")) - set(_METHODS))]
+
+
+def methods() -> dict[str, Method]:
+    """Every preset by name, plugins included (and imported)."""
+    return {name: method(name) for name in method_names()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table of methods and `--help` say about a preset; all of it asked from the built compressor.
+
+    Attributes:
+        name, summary, source: the preset's.
+        needs: requirements besides features.
+        merges: kept tokens are mixtures; otherwise tokens are only dropped.
+        exact: keeps exactly the budget's number of tokens.
+        host_reads: reads of tensor values on the host.
+        parts: kind -> registered name.
+    """
+
+    name: str
+    summary: str
+    source: str
+    needs: tuple[Requirement, ...]
+    merges: bool
+    exact: bool
+    host_reads: int
+    parts: Mapping[str, str]
+
+
+def rows() -> list[Row]:
+    """One row per preset, in the order of the list."""
+    from compressors.build import build
+
+    table = []
+    for preset in methods().values():
+        compressor = build(preset.name)
+        parts = {kind: str(spec["name"]) for kind, spec in preset.parts.items()}
+        needs = tuple(sorted(compressor.requirements, key=repr))
+        table.append(
+            Row(
+                preset.name,
+                preset.summary,
+                preset.source,
+                needs,
+                compressor.merges,
+                compressor.exact,
+                compressor.host_reads,
+                parts,
+            )
+        )
+    return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -96,3 +97,32 @@ def load(point: EntryPoint) -> Any:
 def names(kind: str) -> list[str]:
     """Every registered name of a kind, plugins included, sorted."""
     return sorted({*_entries[kind], *plugins(f"{kind}s")})
+
+
+def make(kind: str, spec: str | Mapping[str, Any] | Part) -> Part:
+    """One part from its name, `{"name": …, params}` or instance.
+
+    Raises:
+        UnknownNameError: no such part.
+        BuildError: a parameter the part does not have, or an instance of another kind.
+    """
+    if isinstance(spec, Part):
+        if not isinstance(spec, KINDS[kind]):
+            raise BuildError(f"{kind}={spec!r} is not a {KINDS[kind].__name__}.")
+        return spec
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise BuildError(f"{kind}={spec!r}: write a name, or a mapping with 'name' and parameters.")
+    params = {key: value for key, value in spec.items() if key != "name"}
+    cls = lookup(kind, spec["name"])
+    unknown = sorted(set(params) - fields_of(cls))
+    if unknown:
+        known = ", ".join(sorted(fields_of(cls))) or "none"
+        raise BuildError(f"{kind} {spec['name']!r} has no parameter {', '.join(unknown)}; its parameters: {known}.")
+    return cls(**params)
+
+
+def fields_of(cls: type[Part]) -> set[str]:
+    """The parameters of a component: its dataclass fields."""
+    return {f.name for f in dataclasses.fields(cls) if f.init} if dataclasses.is_dataclass(cls) else set()

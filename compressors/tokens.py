@@ -11,6 +11,9 @@ from torch import Tensor
 
 V = TypeVar("V")
 
+# A flag that stays on the device (0-d bool, True = fine), and what to raise when it turns out False.
+Check = tuple[Tensor, Callable[[], Exception]]
+
 
 @dataclass(frozen=True, eq=False)
 class VideoTokens:
@@ -46,6 +49,7 @@ class VideoTokens:
     planes: Mapping[str, Tensor] = field(default_factory=dict)
     index: int = 0
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _checks: list[Check] = field(default_factory=list, repr=False)
 
     @property
     def frames(self) -> int:
@@ -87,8 +91,17 @@ class VideoTokens:
             self._memo[key] = compute()
         return cast(V, self._memo[key])
 
+    def knows(self, key: Hashable) -> bool:
+        """Whether a statistic has been computed already."""
+        return key in self._memo
+
+    def check_later(self, passed: Tensor, error: Callable[[], Exception]) -> None:
+        """Leave a check for whoever next reads from the device (`compressors.checks`), so that it costs no read of its own."""
+        self._checks.append((passed, error))
+
     def with_(self, **changes: Any) -> VideoTokens:
         """A copy with fields replaced; memoised statistics are dropped when the features, or which of them count, change."""
         if {"features", "valid", "counts"} & set(changes):
             changes.setdefault("_memo", {})
+        changes.setdefault("_checks", [])
         return replace(self, **changes)

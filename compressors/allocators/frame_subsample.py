@@ -1,0 +1,32 @@
+"""Whole frames at even distances, nothing from the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compressors.base import Allocator
+from compressors.registry import register
+from compressors.tokens import VideoTokens
+
+
+@register("allocator", "frame_subsample")
+@dataclass(frozen=True)
+class FrameSubsample(Allocator):
+    """Evenly spaced frames are kept whole; one more frame gets what remains of the budget."""
+
+    def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
+        """Budgets `int64 [T]` with sum `total`."""
+        # Capacities are known on the host, so this needs no tensor arithmetic at all.
+        counts = tokens.counts or (tokens.places,) * tokens.frames
+        filled = [t for t, count in enumerate(counts) if count]
+        for number in range(1, len(filled) + 1):
+            chosen = [filled[i * len(filled) // number] for i in range(number)]
+            if sum(counts[t] for t in chosen) >= total:
+                break
+        budgets = [0] * tokens.frames
+        for t in chosen:
+            budgets[t] = min(counts[t], total - sum(budgets))
+        return torch.tensor(budgets, dtype=torch.int64, device=tokens.device)

@@ -1,0 +1,5 @@
+"""Token scorers: one value per token, higher = keep."""
+
+from compressors.scorers.vidcom2 import VidCom2Scorer
+
+__all__ = ["VidCom2Scorer"]
