@@ -1,0 +1,313 @@
+"""`Attachment`: the places where vidpress touches a model, all on the instance, all removable.
+
+1. `base.get_video_features` (instance attribute): tags its output with a `Capture`.
+2. forward pre- and post-hook on the base model: knows `input_ids`; opens and closes an `Entry`; serves plain forward
+   loops (positions and masks that Hugging Face's `generate` would otherwise supply).
+3. forward pre-hook on the decoder: makes the plan and prunes (`adapters.entry`).
+4. `model.prepare_inputs_for_generation` (instance attribute): logical masks and lengths become physical ones.
+5. `model._prepare_position_ids_for_generation` (instance attribute): sees the logical length of a continued cache.
+
+`model.generate`, `model._expand_inputs_for_generation` and a pre-hook on the model only note the call's frame (rows per
+sample, stage times) and refuse what is not supported. What a call needs lives in thread-local storage while it runs or
+on the objects it passes on (encoder output, cache), so several threads may generate under one press.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.capture import CAPTURE, Capture
+from adapters.entry import Entry, Positions, measure, new_valid, prune, video_planes
+from adapters.errors import UnsupportedError
+from adapters.family import Family, call_arguments
+from adapters.plan import Plan, assign, make_plan
+from adapters.record import LogicalLength, Record, attach_record, checked_record, record_of
+from adapters.report import Report, mark
+from compressors import Budget, Compressor
+
+
+class _Call(threading.local):
+    """One thread's call in progress.
+
+    Attributes:
+        entry: the prompt inside the base model's forward.
+        generating: inside `generate`.
+        expand: rows per sample of the `generate` in progress.
+        mask: the 2-D mask behind the next forward of `generate`.
+        first: the next forward is a prompt's first.
+        prefilled: when the last prompt was through the model.
+    """
+
+    entry: Entry | None = None
+    generating: bool = False
+    expand: int = 1
+    mask: Tensor | None = None
+    first: bool = True
+    prefilled: Any = None
+
+
+class Attachment:
+    """A compressor in a model; made by `press`. `remove()` leaves the model as it was found."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        family: Family,
+        compressor: Compressor,
+        budget: Budget,
+        positions: Positions,
+        report: Report,
+    ) -> None:
+        self._model, self._family = model, family
+        self._base, self._decoder = family.base(model), family.decoder(model)
+        self._compressor, self._budget, self._positions = compressor, budget, positions
+        self._report = report
+        self._call = _Call()
+        self._undo: list[Callable[[], None]] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _attach(self) -> None:
+        base, model = self._base, self._model
+        self._replace(base, "get_video_features", self._get_video_features)
+        self._hook(base.register_forward_pre_hook(self._open_entry, with_kwargs=True))
+        self._hook(base.register_forward_hook(self._close_entry, always_call=True))
+        self._hook(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
+        self._replace(model, "prepare_inputs_for_generation", self._prepare_inputs)
+        self._replace(model, "_prepare_position_ids_for_generation", self._prepare_position_ids)
+        self._replace(model, "_expand_inputs_for_generation", self._expand_inputs)
+        self._replace(model, "generate", self._generate)
+        self._hook(model.register_forward_pre_hook(_refuse_unsupported, with_kwargs=True))
+
+    def remove(self) -> None:
+        """Undo every attachment, in reverse order; calling it twice is harmless."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _replace(self, owner: nn.Module, name: str, wrapper: Callable[..., Any]) -> None:
+        """Shadow a method by an instance attribute of the same signature; one already there is put back later."""
+        if not hasattr(owner, name):
+            raise UnsupportedError(
+                f"{type(owner).__name__} has no {name}: this version of transformers has moved an attachment point of "
+                f"vidpress. Install a supported version (see pyproject.toml)."
+            )
+        missing = object()
+        shadowed = vars(owner).get(name, missing)
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return wrapper(original, *args, **kwargs)
+
+        setattr(owner, name, replacement)
+        self._undo.append(lambda: delattr(owner, name) if shadowed is missing else setattr(owner, name, shadowed))
+
+    def _hook(self, handle: torch.utils.hooks.RemovableHandle) -> None:
+        self._undo.append(handle.remove)
+
+    # 1. Vision features
+
+    def _get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        arguments = call_arguments(original, args, kwargs)
+        with self._stage("encode"):
+            output = original(*args, **kwargs)
+        if getattr(output, "pooler_output", None) is None:
+            return output  # a plain tuple, asked for by the user's own call; the model asks for return_dict
+        capture = self._family.capture(self._model, output, arguments)
+        setattr(output, CAPTURE, capture)
+        if self._call.entry is not None:
+            self._call.entry.captures.append(capture)
+        return output
+
+    # 2. Base model
+
+    def _open_entry(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        values = call_arguments(module.forward, args, kwargs) if args else kwargs
+        input_ids = values.get("input_ids")
+        tokens = input_ids if input_ids is not None else values.get("inputs_embeds")
+        if tokens is None or (torch.compiler.is_compiling() and tokens.shape[1] == 1):
+            return None  # compiled decoding steps pass straight through: generation prepared everything
+        call, cache = self._call, values.get("past_key_values")
+        record = record_of(cache) if call.generating else checked_record(cache)
+        if record is not None and not call.generating:
+            values = values | _continued(values, tokens, record, cache)
+        encoded = (values.get("mm_encoder_outputs") or {}).get("video")
+        if encoded is not None and getattr(encoded, CAPTURE, None) is None:
+            raise UnsupportedError(
+                "mm_encoder_outputs['video'] was computed outside this press, so its layout is unknown: "
+                "call get_video_features under the press, or pass pixel_values_videos."
+            )
+        if input_ids is None and (encoded is not None or values.get("pixel_values_videos") is not None):
+            raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
+        if tokens.shape[1] > 1 and input_ids is not None:
+            video = self._family.video_mask(self._model, input_ids)
+            call.entry = Entry(video, record, call.mask, call.expand, call.first, call.generating, cache)
+            call.entry.started = mark(self._base.device)
+            if encoded is not None:
+                call.entry.captures.append(getattr(encoded, CAPTURE))
+        return (), values
+
+    def _close_entry(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or self._call.entry is None:
+            return
+        entry, self._call.entry = self._call.entry, None
+        cache = entry.cache if entry.cache is not None else getattr(output, "past_key_values", None)
+        if entry.result is not None and cache is not None:
+            attach_record(cache, entry.result)
+        if entry.first:
+            end = mark(self._base.device)
+            self._report.clock.add("prefill", entry.started, end)
+            self._call.prefilled = end
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Time a stage; inside a prompt's forward it is not prefill."""
+        start = mark(self._base.device)
+        yield
+        end = mark(self._base.device)
+        self._report.clock.add(name, start, end)
+        if self._call.entry is not None and self._call.entry.first:
+            self._report.clock.subtract("prefill", start, end)
+
+    # 3. Decoder
+
+    def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        entry = self._call.entry
+        if entry is None or not entry.captures:
+            return None
+        if len(entry.captures) > 1:
+            raise UnsupportedError("the vision tower ran twice on videos in one forward; vidpress expects one call.")
+        capture = entry.captures[0]
+        with self._stage("compress"):
+            plan, measures = self._plan(entry, capture, kwargs)
+            if plan.identity:
+                return None
+            kwargs, entry.result = prune(kwargs, entry, plan, measures, self._family, self._positions)
+        return args, kwargs
+
+    def _plan(self, entry: Entry, capture: Capture, kwargs: dict[str, Any]) -> tuple[Plan, Any]:
+        embeds: Tensor = kwargs["inputs_embeds"]
+        valid = new_valid(entry.two_dimensional_mask(kwargs.get("attention_mask")), embeds)
+        video = entry.video.to(embeds.device)
+        measures = measure(valid, video, entry.cache, capture.geometry)
+        videos = capture.videos(measures.geometry)
+        rows = assign(measures.videos, [v.places for v in videos], entry.expand)
+        sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
+        again = capture.plan is not None or not entry.first
+        plan = make_plan(
+            self._compressor,
+            self._budget,
+            capture,
+            videos,
+            rows,
+            query=lambda row: embeds[row, measures.last[row] + 1 :],
+            planes=functools.cache(lambda: video_planes(kwargs, video, rows, sizes)),
+        )
+        if not again:
+            for planned in plan.fresh:
+                self._report.add(planned.compression, planned.video.trailing)
+        return plan, measures
+
+    # 4. Generation's inputs
+
+    def _prepare_inputs(
+        self,
+        original: Callable[..., Any],
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> Any:
+        record = checked_record(past_key_values) if is_first_iteration else record_of(past_key_values)
+        if record is not None:
+            if is_first_iteration and next_sequence_length is not None:
+                # Generation subtracted the physical length from the logical one: the dropped tokens are not new.
+                next_sequence_length -= record.missing
+            new = next_sequence_length if next_sequence_length is not None else input_ids.shape[1]
+            if attention_mask is None or attention_mask.ndim == 2:
+                attention_mask = record.physical_mask(attention_mask, past_key_values, new)
+        self._call.mask, self._call.first = attention_mask, bool(is_first_iteration)
+        inputs = original(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if record is not None and inputs.get("position_ids") is not None:
+            inputs["position_ids"] = record.shifted(inputs["position_ids"])
+        return inputs
+
+    # 5. Generation's positions
+
+    def _prepare_position_ids(self, original: Callable[..., Any], inputs: Any, model_kwargs: dict[str, Any]) -> Any:
+        cache = model_kwargs.get("past_key_values")
+        record = checked_record(cache)
+        if record is not None:
+            model_kwargs = model_kwargs | {"past_key_values": LogicalLength(cache, record)}
+        return original(inputs, model_kwargs)
+
+    # The call's frame
+
+    def _expand_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._call.expand = call_arguments(original, args, kwargs).get("expand_size", 1)
+        return original(*args, **kwargs)
+
+    def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        config = kwargs.get("generation_config") or self._model.generation_config
+        if (kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)) is not None:
+            raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
+        with self._generating():
+            return original(*args, **kwargs)
+
+    @contextmanager
+    def _generating(self) -> Iterator[None]:
+        call = self._call
+        call.generating, call.expand, call.mask, call.first, call.prefilled = True, 1, None, True, None
+        try:
+            yield
+        finally:
+            if call.prefilled is not None:
+                self._report.clock.add("decode", call.prefilled, mark(self._base.device))
+            call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
+
+
+def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: Any) -> dict[str, Any]:
+    """What `generate` would have supplied to a forward on a compressed cache: positions and a physical mask."""
+    new, mask, length = tokens.shape[1], values.get("attention_mask"), int(cache.get_seq_length())
+    supplied: dict[str, Any] = {}
+    logical = mask if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != length + new else None
+    if mask is None or logical is not None:
+        supplied["attention_mask"] = record.physical_mask(logical, cache, new)
+    if values.get("position_ids") is None:
+        if logical is not None:
+            positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
+        else:
+            start = length + record.missing
+            positions = torch.arange(start, start + new, device=tokens.device).expand(tokens.shape[0], new)
+        if record.rope_deltas is not None:
+            positions = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
+        supplied["position_ids"] = record.shifted(positions)
+    return supplied
+
+
+def _refuse_unsupported(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    if kwargs.get("labels") is not None:
+        raise UnsupportedError("labels= is not supported under a press: logits have one row per kept token.")
+    if isinstance(kwargs.get("logits_to_keep"), Tensor):
+        raise UnsupportedError("logits_to_keep as a tensor is not supported under a press: pass a number instead.")

@@ -1,0 +1,64 @@
+"""What the vision-feature attachment hands to the decoder entry: references and geometry, nothing computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from compressors.base import Compression
+
+CAPTURE = "_vidpress_capture"  # attribute of the encoder's output object that carries its Capture
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """One video as its placeholders see it.
+
+    Attributes:
+        features: `[T, N, C]`.
+        grid: (h, w) of a frame's tokens.
+        trailing: structural placeholders after the visual ones (a closing newline); never dropped.
+    """
+
+    features: Tensor
+    grid: tuple[int, int]
+    trailing: int = 0
+
+    @property
+    def places(self) -> int:
+        """Placeholders of this video in the prompt."""
+        return self.features.shape[0] * self.features.shape[1] + self.trailing
+
+
+@dataclass(eq=False)
+class Capture:
+    """The videos of one call of the vision tower, not looked at yet.
+
+    Attributes:
+        pieces: per video, its visual features `[T·N, C]` (views, no copies).
+        geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
+            read together with everything else the decoder entry needs.
+        trailing: structural placeholders after each video.
+        plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
+            compressed again.
+    """
+
+    pieces: Sequence[Tensor]
+    geometry: Tensor
+    trailing: int = 0
+    plan: list[Compression] | None = field(default=None)
+
+    def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:
+        """The captured videos, given the geometry's values on the host."""
+        return [
+            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing)
+            for piece, (t, h, w) in zip(self.pieces, geometry, strict=True)
+        ]
+
+
+def host_geometry(rows: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Geometry that is known on the host already."""
+    return torch.tensor(rows, dtype=torch.int64)

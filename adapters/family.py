@@ -1,0 +1,115 @@
+"""`Family`: everything vidpress knows about one family of models, and the list of families."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from adapters.capture import Capture
+from adapters.errors import UnsupportedError
+from compressors.requirements import Grid, History, Query, Requirement
+
+
+class Family(ABC):
+    """How one family lays out its video tokens.
+
+    Attributes:
+        name: what users type (`model=<name>`).
+        model_types: `config.model_type` values it covers.
+        classes: the Hugging Face class users load, for tables.
+        checkpoint: a published checkpoint.
+        layout: one line for the table: where a video's tokens sit.
+        supplies: requirement classes the adapter can satisfy.
+        mrope: whether positions have three axes.
+        position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
+    """
+
+    name: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    classes: ClassVar[str]
+    checkpoint: ClassVar[str]
+    layout: ClassVar[str]
+    supplies: ClassVar[tuple[type[Requirement], ...]] = (Grid, History, Query)
+    mrope: ClassVar[bool] = False
+    position_groups: ClassVar[Literal["video", "frame"]] = "video"
+
+    def base(self, model: nn.Module) -> nn.Module:
+        """The module with `get_video_features` whose forward sees `input_ids`."""
+        return model.base_model
+
+    def decoder(self, model: nn.Module) -> nn.Module:
+        """The language model that takes embeddings."""
+        return model.get_decoder()
+
+    def video_mask(self, model: nn.Module, input_ids: Tensor) -> Tensor:
+        """`[B, L]` bool: the placeholders of videos."""
+        return input_ids == model.config.video_token_id
+
+    @abstractmethod
+    def capture(self, model: nn.Module, output: Any, arguments: Mapping[str, Any]) -> Capture:
+        """The videos in what `get_video_features` returned; no computation, no read.
+
+        Args:
+            model: the whole model.
+            output: its return value (with `pooler_output`).
+            arguments: its call, by parameter name.
+        """
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register_family(cls: type[Family]) -> type[Family]:
+    """Class decorator: add a family.
+
+    Raises:
+        UnsupportedError: a model type is covered already.
+    """
+    for model_type in cls.model_types:
+        taken = next((f for f in _FAMILIES.values() if model_type in f.model_types), None)
+        if taken is not None and type(taken).__qualname__ != cls.__qualname__:
+            raise UnsupportedError(f"model type {model_type!r} is already covered by family {taken.name!r}.")
+    _FAMILIES[cls.name] = cls()
+    return cls
+
+
+def families() -> Mapping[str, Family]:
+    """Every family by name, those of installed plugins (`vidpress.families`) included."""
+    for point in entry_points(group="vidpress.families"):
+        if point.name not in _FAMILIES:
+            register_family(point.load())
+    return _FAMILIES
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family that covers a model.
+
+    Raises:
+        UnsupportedError: none does, or the model is not one that generates.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    known = ", ".join(sorted(t for family in families().values() for t in family.model_types))
+    family = next((f for f in families().values() if model_type in f.model_types), None)
+    if family is None:
+        raise UnsupportedError(
+            f"{type(model).__name__} (model_type {model_type!r}) is not supported. Supported model types: {known}. "
+            f"docs/adding_a_model.md shows how to add one."
+        )
+    if not hasattr(model, "prepare_inputs_for_generation") or not hasattr(model, "generate"):
+        raise UnsupportedError(
+            f"{type(model).__name__} is not a generating model: press the *ForConditionalGeneration class instead."
+        )
+    return family
+
+
+def call_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments by parameter name, `**kwargs` flattened in."""
+    bound = inspect.signature(function).bind_partial(*args, **kwargs)
+    arguments = dict(bound.arguments)
+    arguments.update(arguments.pop("kwargs", {}))
+    return arguments

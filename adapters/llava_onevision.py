@@ -1,0 +1,31 @@
+"""LLaVA-OneVision: frames pooled to ceil(side/2)² tokens each, one newline after the whole video, 1-D positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from adapters.capture import Capture, host_geometry
+from adapters.family import Family, register_family
+
+
+@register_family
+class LlavaOnevision(Family):
+    """`get_video_features` gives `[V, F·n (+ 1), C]`; from 5.23 on the newline is in it, before it is added later."""
+
+    name = "llava_onevision"
+    model_types = ("llava_onevision",)
+    classes = "LlavaOnevisionForConditionalGeneration"
+    checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    layout = "pooled frames in one run, a newline after the video"
+
+    def capture(self, model: nn.Module, output: Any, arguments: Mapping[str, Any]) -> Capture:
+        vision = model.config.vision_config
+        side = math.ceil(vision.image_size // vision.patch_size / 2)
+        features: Tensor = output.pooler_output
+        frames = features.shape[1] // side**2
+        pieces = [video[: frames * side**2] for video in features]
+        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), trailing=1)

@@ -1,0 +1,113 @@
+"""`press`: put a compressor into a model for the length of a `with` block, and take it out without a trace."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, get_args
+
+from torch import nn
+
+from adapters.attachment import Attachment
+from adapters.entry import Positions
+from adapters.errors import AlreadyPressed
+from adapters.family import Family, family_of
+from adapters.report import Report
+from compressors import Budget, BuildError, Compressor, RequirementError, build, rows
+
+_PRESSED = "_vidpress"
+
+
+class Press:
+    """A compressor that can be attached to one model; see `press`."""
+
+    def __init__(self, model: nn.Module, compressor: Compressor, budget: Budget, positions: Positions) -> None:
+        self.model, self.compressor, self.budget, self.positions = model, compressor, budget, positions
+        self.family = family_of(model)
+        if positions not in get_args(Positions):
+            raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
+        _check_supplies(self.family, compressor)
+        self._attachment: Attachment | None = None
+        self._report: Report | None = None
+
+    def attach(self) -> Report:
+        """Put the compressor into the model.
+
+        Raises:
+            AlreadyPressed: the model is under a press (this one or another).
+            UnsupportedError: the installed transformers has moved an attachment point.
+        """
+        if _PRESSED in vars(self.model):
+            raise AlreadyPressed(
+                f"this {type(self.model).__name__} is already pressed with {vars(self.model)[_PRESSED]}: leave that "
+                f"`with` block, or call detach(), first."
+            )
+        self._report = Report(self.compressor.title, self.compressor.describe())
+        self._attachment = Attachment(
+            self.model, self.family, self.compressor, self.budget, self.positions, self._report
+        )
+        vars(self.model)[_PRESSED] = self.compressor.title
+        return self._report
+
+    def detach(self) -> None:
+        """Take the compressor out; the model is as it was found. Harmless when not attached."""
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
+            del vars(self.model)[_PRESSED]
+
+    def __enter__(self) -> Report:
+        return self.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+        if kind is None and self._report is not None:
+            self._report.check()
+
+
+def press(
+    model: nn.Module,
+    method: str | Compressor = "vidcom2",
+    *,
+    retention: float | None = None,
+    tokens: int | None = None,
+    tokens_per_frame: float | None = None,
+    positions: Positions = "original",
+    **parts: Any,
+) -> Press:
+    """Compress the video tokens of everything a model runs inside the `with` block.
+
+    Args:
+        model: an unmodified Hugging Face video language model (`vidpress.families()` lists the families).
+        method: a method's name or a `Compressor`.
+        retention, tokens, tokens_per_frame: the budget of each video; at most one (default: retention 0.25).
+        positions: "original" keeps every token's position; "contiguous" closes the gaps.
+        **parts: scorer=, allocator=, selector=, merger= and parameters, as in `build`.
+
+    Returns:
+        A context manager that yields the `Report`; or call its `attach()` and `detach()`.
+
+    Raises:
+        UnsupportedError: the model is of no known family.
+        RequirementError: the method needs what the model's adapter cannot give.
+        UnknownNameError, BuildError, BudgetError: as in `build` and `Budget`.
+
+    Example:
+        >>> with press(model, "vidcom2", allocator="fca", retention=0.25) as report:
+        ...     out = model.generate(**inputs, max_new_tokens=64)
+        >>> print(report)
+    """
+    budget = Budget(retention, tokens, tokens_per_frame)
+    return Press(model, build(method, **parts), budget, positions)
+
+
+def _check_supplies(family: Family, compressor: Compressor) -> None:
+    """Refuse, before anything runs, a method whose needs the model's adapter cannot meet."""
+    missing = sorted((need for need in compressor.requirements if not isinstance(need, family.supplies)), key=repr)
+    if missing:
+        fitting = [row.name for row in rows() if all(isinstance(need, family.supplies) for need in row.requirements)]
+        raise RequirementError(
+            f"{compressor.who_needs(missing[0])} needs {missing[0]}, which the {family.name} adapter does not supply. "
+            f"Methods that work with it: {', '.join(fitting)}."
+        )
