@@ -10,6 +10,7 @@ from compressors.base import (
     FrameScorer,
     Merger,
     Part,
+    Selection,
     Selector,
     TokenScorer,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Requirement",
     "RequirementError",
     "Row",
+    "Selection",
     "SelectionError",
     "Selector",
     "Timestamps",

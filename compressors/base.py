@@ -87,14 +87,32 @@ class Allocator(Part):
         return min(places, total)
 
 
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a selector has to say beside which tokens stay.
+
+    Attributes:
+        keep: kept flat indices `t·N + n`, sorted, `int64 [K]`.
+        targets: which kept tokens a merger may merge others into, bool `[K]`; None means all of them.
+        merge: the merge map, where choosing and merging are one step (`Selector.merges`).
+    """
+
+    keep: Tensor
+    targets: Tensor | None = None
+    merge: MergeMap | None = None
+
+
 class Selector(Part):
     """(VideoTokens, token scores or None, budgets) -> kept flat indices `t·N + n`, sorted, unique, `int64 [K]`.
 
     It never sees the retention ratio. With `budgets.per_frame` None (no allocator) it spends the total over the whole
-    video; a selector that cannot says `needs_allocator = True`.
+    video; a selector that cannot says `needs_allocator = True`, one that can do nothing else `takes_allocator = False`.
+    A selector that merges while it chooses says `merges = True` and implements `select` too.
     """
 
     needs_allocator: ClassVar[bool] = False
+    takes_allocator: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
 
     @property
     def needs_scores(self) -> bool:
@@ -103,17 +121,23 @@ class Selector(Part):
     @abstractmethod
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor: ...
 
+    def select(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Selection:
+        """The same choice, with what a merger should know about it."""
+        return Selection(self(tokens, scores, budgets))
+
 
 class Merger(Part):
-    """(VideoTokens, keep `[K]`, token scores or None) -> MergeMap: what each kept row is a weighted sum of.
+    """(VideoTokens, keep `[K]`, token scores or None, targets) -> MergeMap: what each kept row is a weighted sum of.
 
-    `selectors` names the selectors whose keep sets it understands; None means any.
+    `targets` is `Selection.targets`. `selectors` names the selectors whose keep sets it understands; None means any.
     """
 
     selectors: ClassVar[frozenset[str] | None] = None
 
     @abstractmethod
-    def __call__(self, tokens: VideoTokens, keep: Tensor, scores: Tensor | None) -> MergeMap: ...
+    def __call__(
+        self, tokens: VideoTokens, keep: Tensor, scores: Tensor | None, targets: Tensor | None = None
+    ) -> MergeMap: ...
 
 
 class CacheReuser(Part):
@@ -283,6 +307,7 @@ __all__ = [
     "FrameScorer",
     "Merger",
     "Part",
+    "Selection",
     "Selector",
     "TokenScorer",
     "identity",

@@ -40,6 +40,13 @@ class Composition(Compressor):
             raise BuildError(
                 f"{self.selector.name} works frame by frame and needs an allocator: add allocator=uniform."
             )
+        if self.allocator is not None and not self.selector.takes_allocator:
+            raise BuildError(
+                f"{self.selector.name} spends the budget over the whole video, so it takes no allocator: "
+                f"use allocator=none."
+            )
+        if self.merger is not None and self.selector.merges:
+            raise BuildError(f"{self.selector.name} merges while it selects, so it takes no merger: use merger=none.")
         if self.merger is not None and self.merger.selectors is not None:
             if self.selector.name not in self.merger.selectors:
                 raise BuildError(
@@ -76,7 +83,7 @@ class Composition(Compressor):
 
     @property
     def merges(self) -> bool:
-        return self.merger is not None
+        return self.merger is not None or self.selector.merges
 
     @property
     def title(self) -> str:
@@ -91,9 +98,11 @@ class Composition(Compressor):
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         scores = self.scorer(tokens) if self.scorer is not None else None
         budgets = self._allocate(tokens, scores, total, retention)
-        keep = self.selector(tokens, scores, budgets)
+        chosen = self.selector.select(tokens, scores, budgets)
+        keep, merge = chosen.keep, chosen.merge
         per_frame = count_per_frame(keep, tokens) if budgets.per_frame is None else budgets.per_frame
-        merge = self.merger(tokens, keep, scores) if self.merger is not None else None
+        if self.merger is not None:
+            merge = self.merger(tokens, keep, scores, chosen.targets)
         history = self.scorer.next_history(tokens) if self.scorer is not None else tokens.history
         return Compression(tokens, keep, per_frame, scores, merge, history)
 

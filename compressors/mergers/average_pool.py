@@ -28,7 +28,9 @@ class AveragePool(Merger):
     def requirements(self) -> frozenset[Requirement]:
         return frozenset({Grid()})
 
-    def __call__(self, tokens: VideoTokens, keep: Tensor, scores: Tensor | None) -> MergeMap:
+    def __call__(
+        self, tokens: VideoTokens, keep: Tensor, scores: Tensor | None, targets: Tensor | None = None
+    ) -> MergeMap:
         """One edge per place; places of no block have weight 0."""
         total = keep.shape[0]
         cell = cell_of_place(count_per_frame(keep, tokens), total, tokens).flatten()
