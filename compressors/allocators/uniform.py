@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from compressors.tokens import VideoTokens
 @dataclass(frozen=True)
 class Uniform(Allocator):
     """Budgets as even as capacities allow; what does not divide goes to the lower frames, one token each."""
+
+    known_beforehand: ClassVar[bool] = True
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`."""
