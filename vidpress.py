@@ -22,12 +22,14 @@ from compressors import (
     register,
     wrap,
 )
+from compressors.plan_budget import BudgetPlan, plan_budget
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyPressed",
     "Budget",
+    "BudgetPlan",
     "Compression",
     "Method",
     "Press",
@@ -39,6 +41,7 @@ __all__ = [
     "compress",
     "families",
     "methods",
+    "plan_budget",
     "press",
     "register",
     "wrap",

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from adapters.capture import CAPTURE, Capture
 from adapters.entry import Entry, Positions, measure, new_valid, prune, video_planes
@@ -58,7 +59,7 @@ class Attachment:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         family: Family,
         compressor: Compressor,
         budget: Budget,

@@ -6,9 +6,10 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
@@ -38,20 +39,20 @@ class Family(ABC):
     mrope: ClassVar[bool] = False
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
 
-    def base(self, model: nn.Module) -> nn.Module:
+    def base(self, model: PreTrainedModel) -> PreTrainedModel:
         """The module with `get_video_features` whose forward sees `input_ids`."""
-        return model.base_model
+        return cast(PreTrainedModel, model.base_model)
 
-    def decoder(self, model: nn.Module) -> nn.Module:
+    def decoder(self, model: PreTrainedModel) -> PreTrainedModel:
         """The language model that takes embeddings."""
-        return model.get_decoder()
+        return cast(PreTrainedModel, model.get_decoder())  # type: ignore[no-untyped-call]
 
-    def video_mask(self, model: nn.Module, input_ids: Tensor) -> Tensor:
+    def video_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
         """`[B, L]` bool: the placeholders of videos."""
-        return input_ids == model.config.video_token_id
+        return cast(Tensor, input_ids == model.config.video_token_id)
 
     @abstractmethod
-    def capture(self, model: nn.Module, output: Any, arguments: Mapping[str, Any]) -> Capture:
+    def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         """The videos in what `get_video_features` returned; no computation, no read.
 
         Args:
@@ -86,7 +87,7 @@ def families() -> Mapping[str, Family]:
     return _FAMILIES
 
 
-def family_of(model: nn.Module) -> Family:
+def family_of(model: PreTrainedModel) -> Family:
     """The family that covers a model.
 
     Raises:

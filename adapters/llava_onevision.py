@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from adapters.capture import Capture, host_geometry
 from adapters.family import Family, register_family
@@ -22,7 +23,7 @@ class LlavaOnevision(Family):
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     layout = "pooled frames in one run, a newline after the video"
 
-    def capture(self, model: nn.Module, output: Any, arguments: Mapping[str, Any]) -> Capture:
+    def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         vision = model.config.vision_config
         side = math.ceil(vision.image_size // vision.patch_size / 2)
         features: Tensor = output.pooler_output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, get_args
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from adapters.attachment import Attachment
 from adapters.entry import Positions
@@ -20,7 +20,7 @@ _PRESSED = "_vidpress"
 class Press:
     """A compressor that can be attached to one model; see `press`."""
 
-    def __init__(self, model: nn.Module, compressor: Compressor, budget: Budget, positions: Positions) -> None:
+    def __init__(self, model: PreTrainedModel, compressor: Compressor, budget: Budget, positions: Positions) -> None:
         self.model, self.compressor, self.budget, self.positions = model, compressor, budget, positions
         self.family = family_of(model)
         if positions not in get_args(Positions):
@@ -67,7 +67,7 @@ class Press:
 
 
 def press(
-    model: nn.Module,
+    model: PreTrainedModel,
     method: str | Compressor = "vidcom2",
     *,
     retention: float | None = None,
@@ -106,7 +106,7 @@ def _check_supplies(family: Family, compressor: Compressor) -> None:
     """Refuse, before anything runs, a method whose needs the model's adapter cannot meet."""
     missing = sorted((need for need in compressor.requirements if not isinstance(need, family.supplies)), key=repr)
     if missing:
-        fitting = [row.name for row in rows() if all(isinstance(need, family.supplies) for need in row.requirements)]
+        fitting = [row.name for row in rows() if all(isinstance(need, family.supplies) for need in row.needs)]
         raise RequirementError(
             f"{compressor.who_needs(missing[0])} needs {missing[0]}, which the {family.name} adapter does not supply. "
             f"Methods that work with it: {', '.join(fitting)}."

@@ -87,7 +87,7 @@ class Clock:
 def mark(device: torch.device) -> Any:
     """A point in time: an event on a GPU's stream, else the clock."""
     if device.type == "cuda":
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(device))
         return event
     return time.perf_counter()

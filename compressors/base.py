@@ -65,7 +65,12 @@ class Allocator(Part):
     Budgets sum to exactly `total` and never exceed a frame's capacity, unless `exact` is False: then they are what a
     release computes, their sum is data-dependent, and the composition reads it once.
     An allocator owns its frame scorer, so that its budgets are the same under every selector.
+
+    Attributes:
+        known_beforehand: its budgets depend on T, N and the total alone, so an engine can size its placeholders first.
     """
+
+    known_beforehand: ClassVar[bool] = False
 
     @property
     def needs_scores(self) -> bool:

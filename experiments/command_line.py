@@ -47,6 +47,8 @@ def call(job: Callable[[], Any]) -> None:
         os.environ["VIDPRESS_TRACE"] = "1"
     # `KEY=VALUE -m KEY=VALUE` is natural to type, but the parser wants -m at either end.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    # Loading is announced by libraries at length; what matters is in our own messages.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Hydra would print errors its own way and exit with 1; this makes it pass them on.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

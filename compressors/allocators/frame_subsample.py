@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from compressors.tokens import VideoTokens
 @dataclass(frozen=True)
 class FrameSubsample(Allocator):
     """Evenly spaced frames are kept whole; one more frame gets what remains of the budget."""
+
+    known_beforehand: ClassVar[bool] = True
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`."""

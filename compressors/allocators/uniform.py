@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class Uniform(Allocator):
     """
 
     rounding: Literal["exact", "floor"] = "exact"
+
+    known_beforehand: ClassVar[bool] = True
 
     @property
     def exact(self) -> bool:

@@ -1,0 +1,51 @@
+# Every target sets up what it needs, on a fresh clone too; a second call starts at once.
+# Elsewhere than on Linux with a GPU, torch's small CPU build is enough:
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+OLDEST := .venv-oldest
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all test-oldest lint format conf setup clean
+
+demo: setup ## answer a question about the embedded clip, without and with compression
+	$(BIN)/python run.py
+
+test: setup ## everything that takes seconds
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: setup ## the slow tests too
+	$(BIN)/python -m pytest -q
+
+test-oldest: $(OLDEST)/.stamp ## the models' contract with the oldest supported transformers
+	$(OLDEST)/bin/python -m pytest -q -m "not slow" tests/adapters
+
+lint: setup ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## rewrite the code in the common style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+conf: setup ## write the YAML of parts and presets from the Python list
+	$(BIN)/python -m experiments.presets
+
+setup: $(VENV)/.stamp
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "vidpress needs Python 3.11 or newer: make PYTHON=python3.11"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(OLDEST)/.stamp: pyproject.toml constraints-oldest.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints-oldest.txt -e '.[dev]'
+	touch $@
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -1,0 +1,142 @@
+"""From a question and a video to a model's inputs: by the model's own processor, or by layout where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.video_utils import VideoMetadata
+
+from adapters.errors import UnsupportedError
+from adapters.video import Video
+
+VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
+
+
+def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
+    """One user turn, a video and a question, as the model's inputs (on the CPU).
+
+    Args:
+        processor: a Hugging Face processor, the embedded model's, or a `LayoutProcessor`.
+        question: the text after the video.
+        video: the frames.
+    """
+    if isinstance(processor, LayoutProcessor):
+        return processor(question, video)
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+    frames = torch.as_tensor(video.frames).permute(0, 3, 1, 2)
+    inputs = processor(
+        text=[text],
+        videos=[frames],
+        videos_kwargs={"video_metadata": [metadata(video)], "do_sample_frames": False},
+        return_tensors="pt",
+    )
+    return dict(inputs)
+
+
+def answer(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> str:
+    """The text generated after the prompt, `output [1, L + new]`."""
+    new = output[:, inputs["input_ids"].shape[1] :]
+    return str(processor.batch_decode(new, skip_special_tokens=True)[0]).strip()
+
+
+def metadata(video: Video) -> VideoMetadata:
+    """When each frame was shown, in milliseconds as "frames" at 1000 per second: exact at any frame rate."""
+    height, width = video.frames.shape[1:3]
+    return VideoMetadata(
+        total_num_frames=max(1, round(video.duration * 1000)),
+        fps=1000,
+        width=width,
+        height=height,
+        duration=video.duration,
+        video_backend="pyav",
+        frames_indices=[round(float(moment) * 1000) for moment in video.timestamps],
+    )
+
+
+class LayoutProcessor:
+    """Inputs with a family's layout for a model without processor files (random weights).
+
+    Text is taken byte by byte and pixels are cut as the published processor cuts them, so that lengths and shapes are
+    those of a real prompt. What comes out of such a model means nothing.
+
+    Args:
+        model: the model, for its config.
+
+    Raises:
+        UnsupportedError: a model type whose layout is not known here.
+    """
+
+    min_tokens, max_tokens = 128, 768  # of a group of two frames, as the published Qwen2-VL processor limits them
+
+    def __init__(self, model: nn.Module) -> None:
+        self.config: Any = model.config
+        self.kind: str = self.config.model_type
+        if self.kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "llava_onevision"):
+            raise UnsupportedError(f"random weights: the prompt layout of model type {self.kind!r} is not known.")
+
+    def __call__(self, question: str, video: Video) -> dict[str, Tensor]:
+        """Inputs of one user turn."""
+        frames = torch.as_tensor(video.frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if self.kind == "llava_onevision":
+            side = self.config.vision_config.image_size
+            pixels = functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)
+            pooled = math.ceil(side // self.config.vision_config.patch_size / 2)
+            return {**self._text([pixels.shape[0] * pooled**2 + 1], question, [""]), "pixel_values_videos": pixels[None]}
+        pixels, (groups, height, width) = self._patches(frames)
+        places = height * width // self.config.vision_config.spatial_merge_size**2
+        seconds = max(video.duration, 1e-3) / groups
+        inputs = {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[groups, height, width]])}
+        if self.kind == "qwen2_5_vl":
+            inputs["second_per_grid_ts"] = torch.tensor([seconds])
+        if self.kind.startswith("qwen3"):
+            stamps = [f"<{seconds * (group + 0.5):.1f} seconds>" for group in range(groups)]
+            return {**self._text([places] * groups, question, stamps), **inputs}
+        return {**self._text([groups * places], question, [""]), **inputs}
+
+    def batch_decode(self, ids: Tensor, skip_special_tokens: bool = True) -> list[str]:
+        """Bytes as text, other ids as `<id>`."""
+        return ["".join(chr(i) if 32 <= i < 127 else f"<{i}>" for i in row) for row in ids.tolist()]
+
+    def _text(self, runs: list[int], question: str, stamps: list[str]) -> dict[str, Tensor]:
+        """Ids: the role, each run of video tokens after its stamp and between its marks, the question."""
+        config, video = self.config, self.config.video_token_id
+        marks = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
+        before, after = ([] if mark is None else [mark] for mark in marks)
+        ids = list(b"user\n")
+        for run, stamp in zip(runs, stamps, strict=True):
+            ids += [*stamp.encode(), *before, *[video] * run, *after]
+        input_ids = torch.tensor([[*ids, *question.encode(), *b"\nassistant\n"]])
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        if self.kind != "llava_onevision":
+            inputs["mm_token_type_ids"] = (input_ids == video) * VIDEO_TYPE
+        return inputs
+
+    def _patches(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """`[F, 3, H, W]` -> patches `[t·h·w, 3·2·p·p]` in the towers' order, and (t, h, w)."""
+        vision = self.config.vision_config
+        patch, merge, pair = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        if short := -frames.shape[0] % pair:
+            frames = torch.cat([frames, frames[-1:].expand(short, -1, -1, -1)])
+        height, width = self._size(*frames.shape[2:], patch * merge)
+        frames = functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
+        groups, rows, columns = frames.shape[0] // pair, height // patch, width // patch
+        cells = frames.reshape(groups, pair, 3, rows // merge, merge, patch, columns // merge, merge, patch)
+        patches = cells.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(groups * rows * columns, -1)
+        return patches, (groups, rows, columns)
+
+    def _size(self, height: int, width: int, factor: int) -> tuple[int, int]:
+        """The nearest multiples of `factor` with the picture's shape and an allowed number of tokens."""
+        tokens = height * width / factor**2
+        scale = math.sqrt(min(max(tokens, self.min_tokens), self.max_tokens) / tokens)
+        rows = max(1, min(round(height * scale / factor), self.max_tokens))
+        columns = max(1, min(round(width * scale / factor), self.max_tokens // rows))
+        return rows * factor, columns * factor
+
+
+__all__ = ["LayoutProcessor", "answer", "metadata", "prompt"]

@@ -1,0 +1,65 @@
+"""From a composed configuration to a compressor and its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+import compressors  # noqa: F401  (registers every part)
+from compressors.base import Compressor
+from compressors.budget import Budget
+from compressors.build import build
+from compressors.errors import BuildError
+from compressors.methods import PARTS, method
+
+POSITIONS = ("original", "contiguous")
+
+
+def compressor_from(cfg: DictConfig) -> Compressor:
+    """The compressor that `compressor` and the part groups describe.
+
+    Raises:
+        UnknownNameError, BuildError: as `compressors.build.build`.
+    """
+    own = _mapping(cfg.compressor)
+    name = own.pop("name")
+    parts = {kind: _mapping(cfg[kind]) for kind in PARTS}
+    if method(name).compressor is not None:
+        # For a method that does not split into parts, "none" means that nothing was asked for.
+        parts = {kind: spec for kind, spec in parts.items() if spec["name"] != "none"}
+    return build(name, **parts, **own)  # type: ignore[arg-type]
+
+
+def budget_from(cfg: DictConfig) -> dict[str, Any]:
+    """The budget as keyword arguments of `press`, checked before anything slow starts.
+
+    Raises:
+        BudgetError: two are given, or one is out of range.
+    """
+    stated = {key: cfg[key] for key in ("retention", "tokens", "tokens_per_frame")}
+    Budget(**stated)
+    return {key: value for key, value in stated.items() if value is not None}
+
+
+def positions_from(cfg: DictConfig) -> str:
+    """Where kept tokens sit.
+
+    Raises:
+        BuildError: neither original nor contiguous.
+    """
+    if cfg.positions not in POSITIONS:
+        raise BuildError(f"positions={cfg.positions}: write {' or '.join(POSITIONS)}.")
+    return str(cfg.positions)
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    return dict(cast(Mapping[str, Any], _frozen(OmegaConf.to_container(node, resolve=True))))
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples: components are frozen and hashable."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

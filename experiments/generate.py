@@ -1,0 +1,113 @@
+"""`task=generate`: ask a question about a video, without and with compression, and show what that cost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.padding import Padding
+from torch import Tensor
+
+from adapters.prompting import answer, prompt
+from adapters.report import Report
+from adapters.video import Video, read_video
+from compressors.base import Compressor
+from experiments.assembly import budget_from, compressor_from, positions_from
+from experiments.display import budget_chart, facts, progress_bar, stage_table
+from experiments.results import output_folder, versions, write_json
+from experiments.subject import clip_from, model_from
+from vidpress import press
+
+
+def run(cfg: DictConfig) -> None:
+    """Answer, show, and write `result.json` into Hydra's output directory."""
+    result = answer_question(cfg)
+    show(cfg, result)
+    path = write_json(output_folder() / "result.json", result)
+    Console(stderr=True).print(f"written: {path}", soft_wrap=True, highlight=False)
+
+
+def answer_question(cfg: DictConfig) -> dict[str, Any]:
+    """The content of `result.json`.
+
+    Raises:
+        VidpressError: anything in the configuration, the video or the model that cannot be; before any of it is used
+            where that can be known.
+    """
+    # Whatever can be wrong in the settings shows before anything slow starts.
+    budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
+    clip = clip_from(cfg)
+    started = time.perf_counter()
+    with progress_bar("decoding video") as progress:
+        video = read_video(clip.path, frames=clip.frames, fps=cfg.fps, progress=progress)
+    decode_video = time.perf_counter() - started
+    torch.manual_seed(cfg.seed)
+    model, processor = model_from(cfg)
+    inputs = {name: value.to(model.device) for name, value in prompt(processor, clip.question, video).items()}
+
+    def timed(compressor: Compressor | str, **budget: Any) -> tuple[str, Report]:
+        if cfg.task.warmup:
+            generate(model, inputs, compressor, min(2, cfg.max_new_tokens), positions=positions, **budget)
+        output, report = generate(model, inputs, compressor, cfg.max_new_tokens, positions=positions, **budget)
+        return answer(processor, inputs, output), report
+
+    uncompressed, baseline = timed("none") if cfg.task.baseline else (None, None)
+    compressed, report = timed(compressor, **budget)
+    return {
+        "question": clip.question,
+        "answer": compressed,
+        "answer_uncompressed": uncompressed,
+        "answer_expected": clip.expected,
+        "tokens": {
+            "visual": report.visual,
+            "kept": report.kept,
+            "placeholders": report.placeholders,
+            "retention": report.retention,
+            "retention_placeholders": report.retention_placeholders,
+        },
+        "budgets": [budget for entry in report.videos for budget in entry.budgets],
+        "seconds": {"decode_video": decode_video, **report.seconds},
+        "seconds_uncompressed": None if baseline is None else {"decode_video": decode_video, **baseline.seconds},
+        "video": describe(video),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "versions": versions(),
+    }
+
+
+def generate(
+    model: Any, inputs: dict[str, Tensor], compressor: Compressor | str, max_new_tokens: int, **budget: Any
+) -> tuple[Tensor, Report]:
+    """One greedy generation under a press."""
+    with press(model, compressor, **budget) as report:
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return output, report
+
+
+def describe(video: Video) -> dict[str, Any]:
+    """The video as it was used."""
+    frames, height, width = video.frames.shape[:3]
+    return {"path": str(video.path), "frames": frames, "height": height, "width": width, "duration": video.duration}
+
+
+def show(cfg: DictConfig, result: dict[str, Any]) -> None:
+    """Print a result."""
+    video, tokens, method = result["video"], result["tokens"], cfg.compressor.name
+    shape = f"{video['frames']} frames of {video['width']}×{video['height']}, {video['duration']:.1f} s"
+    rows = {"video": f"{video['path'] if cfg.video else 'the embedded clip'} ({shape})", "question": result["question"]}
+    if result["answer_expected"] is not None:
+        rows["right answer"] = result["answer_expected"]
+    if cfg.task.baseline:
+        rows["all tokens"] = result["answer_uncompressed"]
+    rows[method] = result["answer"]
+    rows["visual tokens"] = f"{tokens['visual']} → {tokens['kept']} ({tokens['retention']:.1%} kept)"
+    if cfg.model.get("weights") == "random":
+        rows["note"] = "random weights: the answers mean nothing, the times do"
+    console, frames = Console(), len(result["budgets"])
+    console.print(Padding(facts(rows), (1, 0)))
+    console.print(budget_chart(result["budgets"], tokens["visual"] // max(1, frames)))
+    console.print(Padding(stage_table(method, result["seconds"], result["seconds_uncompressed"]), (1, 0, 0, 0)))
+    if cfg.task.warmup:
+        console.print("Timed after a warm-up run; decoding the video is timed once.", style="dim")

@@ -1,0 +1,1 @@
+"""The embedded model: its clips and questions, its training, and the check of its accuracy."""

@@ -1,0 +1,42 @@
+"""Result files: complete or absent, and saying which versions made them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+PACKAGES = ("vidpress", "torch", "transformers", "hydra-core", "av", "safetensors")
+
+
+def output_folder() -> Path:
+    """Hydra's output directory of this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a file in one step: a reader, or a crash, sees all of it or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # vidpress itself, when run from a checkout that was not installed
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,67 @@
+"""From a composed configuration to what is compressed: the model, the video and the question."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from adapters.errors import LoadError
+from adapters.loading import check_attention, check_device, check_dtype, load_published, load_random
+from adapters.micro import clip_path, load_micro
+from adapters.prompting import LayoutProcessor
+
+DEFAULT_QUESTION = "Describe the video."
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which video, what is asked about it, and the right answer where it is known."""
+
+    path: Path
+    question: str
+    expected: str | None
+    frames: int | None
+
+
+def clip_from(cfg: DictConfig) -> Clip:
+    """The video and the question that `video` and `question` name; both null mean the embedded clip and its question."""
+    # One of `frames` and `fps` replaces the model's default number of frames.
+    frames = cfg.model.frames if cfg.frames is None and cfg.fps is None else cfg.frames
+    if cfg.video is not None:
+        return Clip(Path(str(cfg.video)).expanduser(), cfg.question or DEFAULT_QUESTION, None, frames)
+    known = {item["question"]: item["answer"] for item in json.loads(clip_path().with_suffix(".json").read_text())["questions"]}
+    question = cfg.question or next(iter(known))
+    return Clip(clip_path(), question, known.get(question), frames)
+
+
+def model_from(cfg: DictConfig) -> tuple[Any, Any]:
+    """The model and the processor that `model` describes.
+
+    Raises:
+        LoadError: something is missing, or `model.weights` is neither published nor random.
+    """
+    wanted = cfg.model
+    place = {key: wanted[key] for key in ("device", "dtype", "attn_implementation")}
+    if wanted.name == "micro":
+        device, dtype = check_device(wanted.device), check_dtype(wanted.dtype)
+        check_attention(wanted.attn_implementation, device, dtype)
+        return load_micro(device, dtype, wanted.attn_implementation)
+    if wanted.weights == "random":
+        model = load_random(_architecture(wanted.architecture), layers=wanted.layers, **place)
+        return model, LayoutProcessor(model)
+    if wanted.weights != "published":
+        raise LoadError(f"model.weights={wanted.weights}: write published or random.")
+    if wanted.layers is not None:
+        raise LoadError("model.layers goes with model.weights=random only: published weights need all their layers.")
+    return load_published(wanted.path, **place)
+
+
+def _architecture(name: str) -> Path:
+    """A file that comes with vidpress, or any other JSON file."""
+    shipped = Path(str(resources.files("conf") / "model" / name))
+    return shipped if shipped.is_file() else Path(name).expanduser()

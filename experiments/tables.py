@@ -1,0 +1,51 @@
+"""The tables of methods and models, from the registries, into README.md: `python -m experiments.tables`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adapters import families
+from compressors.methods import rows
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def methods_table() -> str:
+    """One Markdown row per preset: what it does, what it needs, what it promises."""
+    lines = [
+        "| method | what it keeps | parts | needs | prunes or merges | exact budget | host reads | source |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows():
+        parts = ", ".join(f"{kind} `{name}`" for kind, name in row.parts.items())
+        needs = ", ".join(f"`{need}`" for need in row.needs) or "–"
+        kind = "merges" if row.merges else "prunes"
+        exact = "yes" if row.exact else "no"
+        lines.append(
+            f"| `{row.name}` | {row.summary} | {parts} | {needs} | {kind} | {exact} | {row.host_reads} | {row.source} |"
+        )
+    return "\n".join(lines)
+
+
+def models_table() -> str:
+    """One Markdown row per model family."""
+    lines = ["| `model=` | Hugging Face class | a published checkpoint | where video tokens sit | can supply |", "|---|---|---|---|---|"]
+    for family in families().values():
+        classes = ", ".join(f"`{name}`" for name in family.classes.split(", "))
+        supplies = ", ".join(f"`{need.__name__}`" for need in family.supplies)
+        lines.append(f"| `{family.name}` | {classes} | `{family.checkpoint}` | {family.layout} | {supplies} |")
+    return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (and models) made anew."""
+    for name, table in (("methods", methods_table()), ("models", models_table())):
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda match, t=table: f"{match[1]}{t}\n{match[2]}", text, flags=re.S
+        )
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text()))

@@ -1,0 +1,169 @@
+"""Reading video files: content, sampling, times, rotation, and errors that name the file and the reason."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from adapters.video import VideoError, read_video
+
+COUNT, HEIGHT, WIDTH, FPS = 40, 48, 64, 10
+
+
+def write(path: Path, codec: str = "libx264", count: int = COUNT, options: dict[str, str] | None = None) -> Path:
+    """Write frames whose grey level is 6 times their number, brighter in the top left quarter."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size = 5
+        stream.bit_rate = 2_000_000
+        stream.options = {"threads": "1"}
+        for index in range(count):
+            image = np.full((HEIGHT, WIDTH, 3), 6 * index, np.uint8)
+            image[: HEIGHT // 2, : WIDTH // 2] = 250
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def numbers(frames: torch.Tensor) -> list[int]:
+    """The numbers of the frames, read from their lower right corner."""
+    return (frames[:, -4:, -4:].float().mean((1, 2, 3)) / 6).round().int().tolist()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("video") / "clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx"), ("a.ts", "libx264")],
+)
+def test_every_container_gives_the_same_frames(tmp_path: Path, name: str, codec: str) -> None:
+    video = read_video(write(tmp_path / name, codec))
+    assert video.frames.shape == (COUNT, HEIGHT, WIDTH, 3)
+    assert video.frames.dtype == torch.uint8
+    assert numbers(video.frames) == list(range(COUNT))
+    assert video.timestamps == pytest.approx([i / FPS for i in range(COUNT)], abs=2e-3)
+    assert video.fps == pytest.approx(FPS)
+    assert video.duration == pytest.approx(COUNT / FPS, abs=2e-3)
+    assert video.path == tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])  # a Matroska file does not announce its number of frames
+@pytest.mark.parametrize(("wanted", "expected"), [(1, [0]), (2, [0, 39]), (4, [0, 13, 26, 39]), (99, list(range(40)))])
+def test_frames_are_spread_evenly(tmp_path: Path, name: str, wanted: int, expected: list[int]) -> None:
+    video = read_video(write(tmp_path / name), frames=wanted)
+    assert numbers(video.frames) == expected
+    assert video.timestamps == pytest.approx([i / FPS for i in expected], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [
+        (10, list(range(40))),
+        (5, list(range(0, 40, 2))),
+        (4, [0, 3, 5, 8, 10, 13, 15]),
+        (0.2, [0]),
+        (60, list(range(40))),
+    ],
+)
+def test_fps_takes_the_first_frame_at_or_after_every_tick(clip: Path, fps: float, expected: list[int]) -> None:
+    video = read_video(clip, fps=fps)
+    assert numbers(video.frames)[: len(expected)] == expected
+    assert len(video.frames) == len(video.timestamps) == (16 if fps == 4 else len(expected))
+
+
+def test_progress_counts_decoded_frames(clip: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    read_video(clip, frames=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, COUNT) for i in range(COUNT)]
+
+
+def test_times_begin_at_the_first_frame(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(10):
+            frame = av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 50 + index, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert read_video(path).timestamps == pytest.approx([i / FPS for i in range(10)], abs=2e-3)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_the_display_matrix_turns_frames_upright(clip: Path, tmp_path: Path, degrees: int) -> None:
+    # A phone's file: the track header says by how much to turn clockwise.
+    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    one = 1 << 16
+    matrix = struct.pack(">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
+    straight = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    content = clip.read_bytes()
+    header = content.index(b"tkhd")
+    at = content.index(straight, header)
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(content[:at] + matrix + content[at + len(straight) :])
+    expected = torch.rot90(read_video(clip).frames, -degrees // 90, (1, 2))
+    assert torch.equal(read_video(turned).frames, expected)
+
+
+def test_wishes_that_make_no_sense(clip: Path) -> None:
+    with pytest.raises(VideoError, match=r"clip\.mp4.*not both"):
+        read_video(clip, frames=3, fps=1)
+    for frames in (0, -1):
+        with pytest.raises(VideoError, match=r"clip\.mp4.*at least 1"):
+            read_video(clip, frames=frames)
+    for fps in (0, -2.0, float("nan")):
+        with pytest.raises(VideoError, match=r"clip\.mp4.*above 0"):
+            read_video(clip, fps=fps)
+
+
+def test_missing_and_wrong_files(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"none\.mp4.*no such file"):
+        read_video(tmp_path / "none.mp4")
+    with pytest.raises(VideoError, match="folder"):
+        read_video(tmp_path)
+    for content in (b"", b"this is a text" * 100):
+        (tmp_path / "text.mp4").write_bytes(content)
+        with pytest.raises(VideoError, match=r"text\.mp4.*not a video"):
+            read_video(tmp_path / "text.mp4")
+
+
+def test_sound_only(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    with pytest.raises(VideoError, match=r"sound\.mkv.*no video stream"):
+        read_video(path)
+
+
+def test_no_frames(tmp_path: Path) -> None:
+    content = write(tmp_path / "full.mkv", "libx264", count=3).read_bytes()
+    path = tmp_path / "empty.mkv"
+    path.write_bytes(content[: content.index(b"\x1f\x43\xb6\x75")])  # everything before the first cluster
+    with pytest.raises(VideoError, match=r"empty\.mkv"):
+        read_video(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+@pytest.mark.parametrize("sampling", [{}, {"frames": 4}, {"fps": 2.0}])
+def test_truncated_files(tmp_path: Path, share: float, sampling: dict) -> None:
+    plain = write(tmp_path / "plain.mp4")  # its table of frames is at the end
+    table_first = write(tmp_path / "table_first.mp4", options={"movflags": "faststart"})
+    for path in (plain, table_first):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(VideoError, match=rf"{path.name}.*cut off"):
+            read_video(path, **sampling)
