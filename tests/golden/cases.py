@@ -1,0 +1,61 @@
+"""Golden vectors: what released implementations return for inputs that `inputs.py` remakes bit for bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.golden import inputs
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: the inputs by name, the release's parameters, and the arrays it returned."""
+
+    name: str
+    inputs: dict[str, Tensor]
+    params: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    tolerances: dict[str, float]
+
+    def assert_equal(self, array: str, found: Tensor) -> None:
+        """Integers equal one by one; floats within the case's tolerance of the largest expected magnitude."""
+        expected = self.arrays[array]
+        values = found.detach().cpu().numpy()
+        assert values.shape == expected.shape, f"{self.name}: {array} has shape {values.shape}, not {expected.shape}"
+        if array in self.tolerances:
+            worst = np.abs(values - expected).max() / np.abs(expected).max()
+            assert worst <= self.tolerances[array], f"{self.name}: {array} is off by {worst:.2e}"
+        else:
+            assert (values == expected).all(), f"{self.name}: {array} differs in {(values != expected).sum()} places"
+
+
+def names(prefix: str) -> list[str]:
+    """Cases whose names start so."""
+    return [case["name"] for case in _manifest() if case["name"].startswith(prefix)]
+
+
+def load(name: str) -> Case:
+    """One case, its inputs checked against their digests."""
+    entry = next(case for case in _manifest() if case["name"] == name)
+    made = {}
+    for source in entry["inputs"]:
+        array = getattr(inputs, source["function"])(**source["args"])
+        assert inputs.digest(array) == source["sha256"], f"{name}: {source['name']} was not remade bit for bit"
+        made[source["name"]] = torch.from_numpy(array)
+    with np.load(FOLDER / entry["file"]) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    tolerances = {key: spec["tolerance"] for key, spec in entry["arrays"].items() if "tolerance" in spec}
+    return Case(name, made, entry["params"], arrays, tolerances)
+
+
+def _manifest() -> list[dict[str, Any]]:
+    return json.loads((FOLDER / "manifest.json").read_text())["cases"]
