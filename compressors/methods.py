@@ -42,6 +42,7 @@ class Method:
 
 
 _VIDCOM2 = "VidCom2, arXiv 2505.14454"
+_VISIONZIP = "VisionZip, arXiv 2412.04467"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -76,6 +77,39 @@ _METHODS: dict[str, Method] = {
                     "rounding": "ceil",
                 },
                 "selector": _SALIENCY,
+            },
+        ),
+        Method(
+            "visionzip",
+            "most attended tokens, and evenly spaced ones of the rest into which what remains is averaged",
+            _VISIONZIP,
+            {
+                "scorer": {"name": "attention"},
+                "allocator": {"name": "uniform"},
+                "selector": {"name": "dominant_contextual"},
+                "merger": {"name": "nearest_kept", "metric": "keys"},
+            },
+        ),
+        Method(
+            "visionzip_original",
+            "as the authors' release: class-token attention, budgets rounded down, merged rows are sums of weight two",
+            _VISIONZIP,
+            {
+                "scorer": {"name": "attention", "row": "cls"},
+                "allocator": {"name": "uniform", "rounding": "floor"},
+                "selector": {"name": "dominant_contextual"},
+                "merger": {"name": "nearest_kept", "metric": "keys", "combine": "sum"},
+            },
+        ),
+        Method(
+            "visionzip_released",
+            "as released with VidCom2: three in five by attention, the rest by density, compared by features",
+            _VISIONZIP,
+            {
+                "scorer": {"name": "attention"},
+                "allocator": {"name": "uniform", "rounding": "floor"},
+                "selector": {"name": "dominant_contextual", "dominant_ratio": 0.6, "contextual": "density"},
+                "merger": {"name": "nearest_kept"},
             },
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),

@@ -73,3 +73,9 @@ def place_of(ordinal: Tensor, tokens: VideoTokens) -> Tensor:
     if tokens.valid is None:
         return ordinal
     return torch.searchsorted(tokens.valid.flatten().cumsum(0), ordinal + 1)
+
+
+def row_of_place(keep: Tensor, tokens: VideoTokens) -> Tensor:
+    """For every place the row its token was kept as, `int64 [T·N]`, -1 where none was."""
+    row = torch.full((tokens.frames * tokens.places,), -1, dtype=torch.int64, device=keep.device)
+    return row.scatter_(0, keep, torch.arange(keep.shape[0], device=keep.device))
