@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -268,12 +268,16 @@ class Compressor(Part):
         budget = budget or Budget()
         total = budget.resolve(tokens.frames, tokens.places, tokens.total)
         if total == tokens.total and self.exact:
-            return identity(tokens)
+            return replace(identity(tokens), history=self.next_history(tokens))
         return self._compress(tokens, total, budget.share(tokens.frames, tokens.places, tokens.total))
 
     @abstractmethod
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         """Keep `total` tokens; `retention` is the share as stated, for methods whose `exact` is False."""
+
+    def next_history(self, tokens: VideoTokens) -> Any:
+        """The stream state after this chunk, even if all of it is kept; stateless methods pass on what came."""
+        return tokens.history
 
     def describe(self) -> Mapping[str, str]:
         """Component name -> repr, for reports and errors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -103,8 +104,10 @@ class Composition(Compressor):
         per_frame = count_per_frame(keep, tokens) if budgets.per_frame is None else budgets.per_frame
         if self.merger is not None:
             merge = self.merger(tokens, keep, scores, chosen.targets)
-        history = self.scorer.next_history(tokens) if self.scorer is not None else tokens.history
-        return Compression(tokens, keep, per_frame, scores, merge, history)
+        return Compression(tokens, keep, per_frame, scores, merge, self.next_history(tokens))
+
+    def next_history(self, tokens: VideoTokens) -> Any:
+        return tokens.history if self.scorer is None else self.scorer.next_history(tokens)
 
     def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int, retention: float) -> FrameBudgets:
         if self.allocator is None:

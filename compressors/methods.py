@@ -43,6 +43,13 @@ class Method:
 
 _VIDCOM2 = "VidCom2, arXiv 2505.14454"
 _VISIONZIP = "VisionZip, arXiv 2412.04467"
+_VCAST = "V-CAST, arXiv 2603.27650"
+_DYCOKE = "DyCoke, arXiv 2411.15024"
+_DIVPRUNE = "DivPrune, arXiv 2503.02175"
+_CDPRUNER = "CDPruner, arXiv 2506.10967"
+_EVS = "Efficient Video Sampling, arXiv 2510.14624"
+_TIMECHAT = "TimeChat-Online, arXiv 2504.17343"
+_STC = "STC, arXiv 2512.00891"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -110,6 +117,108 @@ _METHODS: dict[str, Method] = {
                 "allocator": {"name": "uniform", "rounding": "floor"},
                 "selector": {"name": "dominant_contextual", "dominant_ratio": 0.6, "contextual": "density"},
                 "merger": {"name": "nearest_kept"},
+            },
+        ),
+        Method(
+            "vcast",
+            "tokens unlike their frame's mean and long ones, more of them where the video's path bends",
+            _VCAST,
+            {"scorer": {"name": "vcast"}, "allocator": {"name": "vcast"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "vcast_released",
+            "as vcast, with the release's rounding: one frame gets the whole remainder",
+            _VCAST,
+            {
+                "scorer": {"name": "vcast"},
+                "allocator": {"name": "vcast", "rounding": "released"},
+                "selector": _SALIENCY,
+            },
+        ),
+        Method(
+            "dycoke",
+            "every fourth frame whole, of the others what changed since their reference frame",
+            _DYCOKE,
+            {"scorer": {"name": "dycoke"}, "allocator": {"name": "dycoke"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "dycoke_released",
+            "as dycoke, with the release's counts: the retention is that of the pruned frames, an odd last frame goes",
+            _DYCOKE,
+            {
+                "scorer": {"name": "dycoke"},
+                "allocator": {"name": "dycoke", "rounding": "released"},
+                "selector": _SALIENCY,
+            },
+        ),
+        Method(
+            "divprune",
+            "the tokens of each frame that are most unlike each other",
+            _DIVPRUNE,
+            {"allocator": {"name": "uniform"}, "selector": {"name": "divprune"}},
+        ),
+        Method(
+            "cdpruner",
+            "tokens relevant to the question and unlike each other",
+            _CDPRUNER,
+            {"scorer": {"name": "cdpruner"}, "allocator": {"name": "uniform"}, "selector": {"name": "dpp"}},
+        ),
+        Method(
+            "evs",
+            "the first frame, and what changed most since the frame before, over the whole video",
+            _EVS,
+            {"scorer": {"name": "evs"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "evs_released",
+            "as evs, with the release's count: never less than one frame",
+            _EVS,
+            {
+                "scorer": {"name": "evs"},
+                "allocator": {"name": "evs", "rounding": "released"},
+                "selector": _SALIENCY,
+            },
+        ),
+        Method(
+            "timechat_dtd",
+            "as evs, and goes on from chunk to chunk of a stream (the relative form, on features)",
+            _TIMECHAT,
+            {"scorer": {"name": "timechat_dtd"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "timechat_dtd_released",
+            "what changed by more than a threshold since the frame before, whatever the budget",
+            _TIMECHAT,
+            {
+                "scorer": {"name": "timechat_dtd"},
+                "allocator": {"name": "timechat_dtd"},
+                "selector": _SALIENCY,
+            },
+        ),
+        Method(
+            "stc_pruner",
+            "tokens unlike their frame's mean and unlike the stream so far, equally many per frame",
+            _STC,
+            {"scorer": {"name": "stc_pruner"}, "allocator": {"name": "uniform"}, "selector": _SALIENCY},
+        ),
+        Method(
+            "stc_pruner_released",
+            "as stc_pruner, with the release's memory, which pairs channels by their rank of variance",
+            _STC,
+            {
+                "scorer": {"name": "stc_pruner", "pairing": "rank"},
+                "allocator": {"name": "uniform"},
+                "selector": _SALIENCY,
+            },
+        ),
+        Method(
+            "stc_pruner_paper",
+            "as the paper prints it: the mean of cosine dissimilarities to a spatial and a temporal anchor",
+            _STC,
+            {
+                "scorer": {"name": "stc_pruner", **_PRINTED, "frame_weight": 0.5, "memory_weight": 0.5},
+                "allocator": {"name": "uniform"},
+                "selector": _SALIENCY,
             },
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),

@@ -1,8 +1,21 @@
 """Allocators: how many tokens each frame may keep; and the frame scorers they own."""
 
+from compressors.allocators.dycoke import DyCokePattern
+from compressors.allocators.evs import VideoRanking
 from compressors.allocators.fca import FrameCompressionAdjustment
 from compressors.allocators.frame_subsample import FrameSubsample
 from compressors.allocators.frame_uniqueness import FrameUniqueness
+from compressors.allocators.timechat_dtd import DifferentialTokenDropThreshold
 from compressors.allocators.uniform import Uniform
+from compressors.allocators.vcast import Curvature
 
-__all__ = ["FrameCompressionAdjustment", "FrameSubsample", "FrameUniqueness", "Uniform"]
+__all__ = [
+    "Curvature",
+    "DifferentialTokenDropThreshold",
+    "DyCokePattern",
+    "FrameCompressionAdjustment",
+    "FrameSubsample",
+    "FrameUniqueness",
+    "Uniform",
+    "VideoRanking",
+]
