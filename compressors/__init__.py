@@ -1,6 +1,14 @@
 """Compressors: which visual tokens of a video stay. Algorithms on tensors; no model is known here."""
 
-from compressors import allocators, cachers, mergers, no_compression, scorers, selectors  # noqa: F401 (registers every part)
+from compressors import (  # noqa: F401 (registers every part)
+    allocators,
+    cachers,
+    fastvid,
+    mergers,
+    no_compression,
+    scorers,
+    selectors,
+)
 from compressors.base import (
     Allocator,
     CacheBinding,

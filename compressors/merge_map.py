@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLOCK = 256  # channels mixed at a time: bounds the float32 scratch whatever the width
+_BLOCK = 256  # channels mixed at a time,
+_BLOCK_VALUES = 1 << 27  # fewer where there are many edges: bounds the float32 scratch whatever the width
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +34,11 @@ class MergeMap:
         flat = plane.reshape(plane.shape[0], -1)
         out = torch.empty(self.rows, flat.shape[1], dtype=plane.dtype, device=plane.device)
         weight = self.weight.unsqueeze(1)
-        for start in range(0, flat.shape[1], _BLOCK):
-            block = flat[:, start : start + _BLOCK].index_select(0, self.source).float() * weight
+        width = min(_BLOCK, max(1, _BLOCK_VALUES // max(1, self.source.shape[0])))
+        for start in range(0, flat.shape[1], width):
+            block = flat[:, start : start + width].index_select(0, self.source).float() * weight
             mixed = torch.zeros(self.rows, block.shape[1], device=plane.device).index_add_(0, self.target, block)
-            out[:, start : start + _BLOCK] = mixed.to(plane.dtype)
+            out[:, start : start + width] = mixed.to(plane.dtype)
         return out.view(self.rows, *plane.shape[1:])
 
     def row_sums(self) -> Tensor:

@@ -50,11 +50,23 @@ _CDPRUNER = "CDPruner, arXiv 2506.10967"
 _EVS = "Efficient Video Sampling, arXiv 2510.14624"
 _TIMECHAT = "TimeChat-Online, arXiv 2504.17343"
 _STC = "STC, arXiv 2512.00891"
+_FASTVID = "FastVID, arXiv 2503.11187"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
 _SALIENCY = {"name": "token_saliency"}
 _PRINTED = {"channels": "all", "kernel": "cosine", "centres": "raw"}
+
+_FASTVID_QWEN = {
+    "name": "fastvid",
+    "threshold": 0.84,
+    "duplicate": 0.95,
+    "context_share": 0.5,
+    "centre_weight": 0.5,
+    "include_centre": False,
+    "frame_descriptor": "mean",
+    "row": "column_mean",
+}
 
 _METHODS: dict[str, Method] = {
     method.name: method
@@ -220,6 +232,30 @@ _METHODS: dict[str, Method] = {
                 "allocator": {"name": "uniform"},
                 "selector": _SALIENCY,
             },
+        ),
+        Method(
+            "fastvid",
+            "most attended tokens of every frame, the rest of a segment merged around dense tokens of its anchor frames",
+            _FASTVID,
+            compressor={"name": "fastvid"},
+        ),
+        Method(
+            "fastvid_released",
+            "as fastvid, with the release's rounding down in every frame",
+            _FASTVID,
+            compressor={"name": "fastvid", "rounding": "frame"},
+        ),
+        Method(
+            "fastvid_qwen",
+            "fastvid for towers without a pooling head: frames compared by mean token, near-duplicate frames get nothing",
+            _FASTVID,
+            compressor=_FASTVID_QWEN,
+        ),
+        Method(
+            "fastvid_qwen_released",
+            "as fastvid_qwen, with the release's rounding down in every frame",
+            _FASTVID,
+            compressor={**_FASTVID_QWEN, "rounding": "segment"},
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),

@@ -23,7 +23,7 @@ def most_similar(features: Tensor, source: Tensor, centres: Tensor) -> Tensor:
     """
     unit = _unit(features, centres)
     step = max(1, _CHUNK_VALUES // max(features.shape[1], centres.shape[0]))
-    nearest = [(_unit(features, part) @ unit.mT).argmax(1) for part in source.split(step)]
+    nearest = [(_unit(features, part) @ unit.mT).argmax(1) for part in torch.split(source, step)]
     place = centres[torch.cat(nearest)]
     itself = centres[torch.searchsorted(centres, source).clamp_max(centres.shape[0] - 1)]
     return torch.where(itself == source, source, place)
