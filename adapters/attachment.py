@@ -29,9 +29,12 @@ from adapters.entry import Entry, Positions, measure, new_valid, prune, video_pl
 from adapters.errors import UnsupportedError
 from adapters.family import Family, call_arguments
 from adapters.plan import Plan, assign, make_plan
+from adapters.question import end_ids, question_mask, special_ids
 from adapters.record import LogicalLength, Record, attach_record, checked_record, record_of
 from adapters.report import Report, mark
-from compressors import Budget, Compressor
+from adapters.taps import Taps
+from compressors import Budget, Compressor, InputError
+from compressors.requirements import Query
 
 
 class _Call(threading.local):
@@ -70,6 +73,8 @@ class Attachment:
         self._base, self._decoder = family.base(model), family.decoder(model)
         self._compressor, self._budget, self._positions = compressor, budget, positions
         self._report = report
+        self._asks = any(isinstance(need, Query) for need in compressor.requirements)
+        self._special, self._ends = special_ids(model), end_ids(model)
         self._call = _Call()
         self._undo: list[Callable[[], None]] = []
         try:
@@ -80,6 +85,8 @@ class Attachment:
 
     def _attach(self) -> None:
         base, model = self._base, self._model
+        self._taps = Taps(self._family.tower(model), self._compressor.requirements)
+        self._undo.append(self._taps.remove)
         self._replace(base, "get_video_features", self._get_video_features)
         self._hook(base.register_forward_pre_hook(self._open_entry, with_kwargs=True))
         self._hook(base.register_forward_hook(self._close_entry, always_call=True))
@@ -120,11 +127,12 @@ class Attachment:
 
     def _get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         arguments = call_arguments(original, args, kwargs)
-        with self._stage("encode"):
+        with self._stage("encode"), self._taps.recording() as recording:
             output = original(*args, **kwargs)
         if getattr(output, "pooler_output", None) is None:
             return output  # a plain tuple, asked for by the user's own call; the model asks for return_dict
         capture = self._family.capture(self._model, output, arguments)
+        capture.tapped = functools.partial(recording.on_grid, self._family, self._model)
         setattr(output, CAPTURE, capture)
         if self._call.entry is not None:
             self._call.entry.captures.append(capture)
@@ -152,7 +160,7 @@ class Attachment:
             raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
         if tokens.shape[1] > 1 and input_ids is not None:
             video = self._family.video_mask(self._model, input_ids)
-            call.entry = Entry(video, record, call.mask, call.expand, call.first, call.generating, cache)
+            call.entry = Entry(input_ids, video, record, call.mask, call.expand, call.first, call.generating, cache)
             call.entry.started = mark(self._base.device)
             if encoded is not None:
                 call.entry.captures.append(getattr(encoded, CAPTURE))
@@ -200,7 +208,8 @@ class Attachment:
         embeds: Tensor = kwargs["inputs_embeds"]
         valid = new_valid(entry.two_dimensional_mask(kwargs.get("attention_mask")), embeds)
         video = entry.video.to(embeds.device)
-        measures = measure(valid, video, entry.cache, capture.geometry)
+        question = self._question(entry, valid) if self._asks else None
+        measures = measure(valid, video, entry.cache, capture.geometry, question)
         videos = capture.videos(measures.geometry)
         rows = assign(measures.videos, [v.places for v in videos], entry.expand)
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
@@ -211,13 +220,17 @@ class Attachment:
             capture,
             videos,
             rows,
-            query=lambda row: embeds[row, measures.last[row] + 1 :],
+            query=lambda row: _asked(embeds, question, measures.questions, row),
             planes=functools.cache(lambda: video_planes(kwargs, video, rows, sizes)),
         )
         if not again:
             for planned in plan.fresh:
                 self._report.add(planned.compression, planned.video.trailing)
         return plan, measures
+
+    def _question(self, entry: Entry, valid: Tensor) -> Tensor:
+        media = self._family.media_mask(self._model, entry.ids)
+        return question_mask(entry.ids, valid.to(entry.ids.device), media, self._special, self._ends)
 
     # 4. Generation's inputs
 
@@ -286,6 +299,21 @@ class Attachment:
             if call.prefilled is not None:
                 self._report.clock.add("decode", call.prefilled, mark(self._base.device))
             call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
+
+
+def _asked(embeds: Tensor, question: Tensor | None, counts: list[int], row: int) -> Tensor:
+    """`[Q, C]`: a row's question in embeddings.
+
+    Raises:
+        InputError: the row has no text at all.
+    """
+    if question is None or not counts[row]:
+        raise InputError(
+            f"row {row} of the prompt has no text to take the question from: write one after the video, or choose a "
+            f"method that does not need the question."
+        )
+    chosen = torch.sort(question[row].logical_not().to(torch.uint8), stable=True).indices[: counts[row]]
+    return embeds[row, chosen.to(embeds.device)]
 
 
 def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: Any) -> dict[str, Any]:

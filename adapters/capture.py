@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,11 +21,13 @@ class Video:
         features: `[T, N, C]`.
         grid: (h, w) of a frame's tokens.
         trailing: structural placeholders after the visual ones (a closing newline); never dropped.
+        tapped: what was read inside the vision tower, by field of `VideoTokens`.
     """
 
     features: Tensor
     grid: tuple[int, int]
     trailing: int = 0
+    tapped: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def places(self) -> int:
@@ -44,18 +46,21 @@ class Capture:
         trailing: structural placeholders after each video.
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
+        tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
 
     pieces: Sequence[Tensor]
     geometry: Tensor
     trailing: int = 0
     plan: list[Compression] | None = field(default=None)
+    tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Tensor]]] | None = None
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:
         """The captured videos, given the geometry's values on the host."""
+        tapped = self.tapped(geometry) if self.tapped is not None else [{}] * len(geometry)
         return [
-            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing)
-            for piece, (t, h, w) in zip(self.pieces, geometry, strict=True)
+            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing, fields)
+            for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
 
 

@@ -28,7 +28,8 @@ class Entry:
     """One prompt on its way through the base model; lives from its forward's start to its end.
 
     Attributes:
-        video: `[B, L]` bool, video placeholders among the new tokens.
+        ids: `[B, L]` the new tokens.
+        video: `[B, L]` bool, video placeholders among them.
         record: of the cache the prompt continues, or None.
         mask: 2-D physical mask as generation had it, when the decoder will only see a 4-D one.
         expand: rows per sample.
@@ -40,6 +41,7 @@ class Entry:
         started: when the forward began.
     """
 
+    ids: Tensor
     video: Tensor
     record: Record | None
     mask: Tensor | None
@@ -73,32 +75,32 @@ class Measures:
     Attributes:
         lengths: new tokens of each row, padding excluded.
         videos: video placeholders of each row.
-        last: column of each row's last video placeholder.
+        questions: question tokens of each row; 0 where nobody asks.
         past: slots the cache holds already.
         geometry: (T, h, w) of each captured video.
     """
 
     lengths: list[int]
     videos: list[int]
-    last: list[int]
+    questions: list[int]
     past: int
     geometry: list[list[int]]
 
 
-def measure(valid: Tensor, video: Tensor, cache: Any, geometry: Tensor) -> Measures:
+def measure(valid: Tensor, video: Tensor, cache: Any, geometry: Tensor, question: Tensor | None = None) -> Measures:
     """Read everything that must be known on the host, in one transfer."""
-    rows, length = video.shape
-    columns = torch.arange(length, device=video.device)
+    rows = video.shape[0]
     past = cache.get_seq_length() if cache is not None else 0
-    parts = [valid.sum(1), video.sum(1), (video * columns).amax(1), geometry.flatten()]
+    asked = question.sum(1) if question is not None else torch.zeros_like(video[:, 0], dtype=torch.int64)
+    parts = [valid.sum(1), video.sum(1), asked, geometry.flatten()]
     if isinstance(past, Tensor):
         parts.append(past.view(1))
     values = torch.cat([part.to(video.device, non_blocking=True) for part in parts]).tolist()
     if isinstance(past, Tensor):
         past = values.pop()
-    lengths, videos, last = (values[i * rows : (i + 1) * rows] for i in range(3))
+    lengths, videos, questions = (values[i * rows : (i + 1) * rows] for i in range(3))
     flat = values[3 * rows :]
-    return Measures(lengths, videos, last, past, [flat[i : i + 3] for i in range(0, len(flat), 3)])
+    return Measures(lengths, videos, questions, past, [flat[i : i + 3] for i in range(0, len(flat), 3)])
 
 
 def new_valid(mask: Tensor | None, embeds: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, cast
 
@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
-from compressors.requirements import Grid, History, Query, Requirement
+from adapters.tower import Tower
+from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query, Requirement
 
 
 class Family(ABC):
@@ -25,7 +26,7 @@ class Family(ABC):
         classes: the Hugging Face class users load, for tables.
         checkpoint: a published checkpoint.
         layout: one line for the table: where a video's tokens sit.
-        supplies: requirement classes the adapter can satisfy.
+        supplies: requirement classes the adapter can satisfy; `lacks` says which of their values a model cannot.
         mrope: whether positions have three axes.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
     """
@@ -51,6 +52,11 @@ class Family(ABC):
         """`[B, L]` bool: the placeholders of videos."""
         return cast(Tensor, input_ids == model.config.video_token_id)
 
+    def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """`[B, L]` bool: the placeholders of videos and images."""
+        image: Tensor = input_ids == model.config.image_token_id
+        return self.video_mask(model, input_ids) | image
+
     @abstractmethod
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         """The videos in what `get_video_features` returned; no computation, no read.
@@ -60,6 +66,36 @@ class Family(ABC):
             output: its return value (with `pooler_output`).
             arguments: its call, by parameter name.
         """
+
+    def tower(self, model: PreTrainedModel) -> Tower | None:
+        """The vision tower, for methods that read its attention, keys or pooled output; None: none of those."""
+        return None
+
+    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
+        """What was tapped, by video and frame: patches in an order that `merge_patches` understands.
+
+        Args:
+            model: the whole model.
+            values: `[P, ...]` (packed tower) or `[F, n, ...]` (batched), in the tower's order.
+            geometry: (T, h, w) of each video, in tokens.
+
+        Returns:
+            Per video `[T, n, ...]`.
+        """
+        raise NotImplementedError(f"family {self.name} has a tower but no split_frames")
+
+    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Values per patch `[T, n, c]` as values per token `[T, N, c]`: means over the patches a token is made of."""
+        raise NotImplementedError(f"family {self.name} has a tower but no merge_patches")
+
+    def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:
+        """Why this model cannot give what a method needs; None if it can."""
+        if not isinstance(need, self.supplies):
+            return f"the {self.name} adapter does not supply it"
+        if isinstance(need, (Attention, Keys, FrameFeatures)):
+            tower = self.tower(model)
+            return tower.lacks(need) if tower is not None else "the layout of its vision tower is not known"
+        return None
 
 
 _FAMILIES: dict[str, Family] = {}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture, host_geometry
 from adapters.family import Family, register_family
+from adapters.tower import Tower, batched_tower
+from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
 
 @register_family
@@ -21,6 +24,7 @@ class LlavaOnevision(Family):
     model_types = ("llava_onevision",)
     classes = "LlavaOnevisionForConditionalGeneration"
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "pooled frames in one run, a newline after the video"
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
@@ -30,3 +34,15 @@ class LlavaOnevision(Family):
         frames = features.shape[1] // side**2
         pieces = [video[: frames * side**2] for video in features]
         return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), trailing=1)
+
+    def tower(self, model: PreTrainedModel) -> Tower | None:
+        tower = cast(nn.Module, self.base(model).vision_tower)
+        return batched_tower(tower) if hasattr(tower, "encoder") else None
+
+    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
+        return list(torch.split(values, [t for t, _, _ in geometry]))
+
+    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
+        """By the interpolation with which the model pools its features."""
+        pool = cast(Callable[[Tensor], Tensor], self.base(model).apply_pooling)
+        return pool(values)

@@ -128,8 +128,10 @@ def make_plan(
                 query=query(row) if asks else None,
                 planes=planes().get(index, {}) if compressor.merges else {},
                 index=ordinal,
+                **video.tapped,
             )
             capture.plan.append(compressor(tokens, budget))
+        capture.tapped = None
     planned = {
         index: Planned(videos[index], compression) for index, compression in zip(first_row, capture.plan, strict=True)
     }

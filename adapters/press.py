@@ -25,7 +25,7 @@ class Press:
         self.family = family_of(model)
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
-        _check_supplies(self.family, compressor)
+        _check_supplies(model, self.family, compressor)
         self._attachment: Attachment | None = None
         self._report: Report | None = None
 
@@ -102,12 +102,13 @@ def press(
     return Press(model, build(method, **parts), budget, positions)
 
 
-def _check_supplies(family: Family, compressor: Compressor) -> None:
-    """Refuse, before anything runs, a method whose needs the model's adapter cannot meet."""
-    missing = sorted((need for need in compressor.requirements if not isinstance(need, family.supplies)), key=repr)
-    if missing:
-        fitting = [row.name for row in rows() if all(isinstance(need, family.supplies) for need in row.needs)]
-        raise RequirementError(
-            f"{compressor.who_needs(missing[0])} needs {missing[0]}, which the {family.name} adapter does not supply. "
-            f"Methods that work with it: {', '.join(fitting)}."
-        )
+def _check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:
+    """Refuse, before anything runs, a method whose needs the model or its adapter cannot meet."""
+    for need in sorted(compressor.requirements, key=repr):
+        reason = family.lacks(model, need)
+        if reason is not None:
+            fitting = [row.name for row in rows() if all(family.lacks(model, need) is None for need in row.needs)]
+            raise RequirementError(
+                f"{compressor.who_needs(need)} needs {need}, but {reason}. "
+                f"Methods that work with this model: {', '.join(fitting)}."
+            )
