@@ -88,7 +88,7 @@ class Allocator(Part):
         raise NotImplementedError(f"{type(self).__name__} says exact = False but does not implement at_retention")
 
     def max_per_frame(self, frames: int, places: int, total: int) -> int:
-        """A host-side upper bound on any frame's budget."""
+        """A host-side upper bound on any frame's budget, in a video without empty places."""
         return min(places, total)
 
 

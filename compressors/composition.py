@@ -117,5 +117,7 @@ class Composition(Compressor):
             counts = per_frame.tolist()
             return FrameBudgets(sum(counts), per_frame, max(counts))
         per_frame = self.allocator(tokens, scores, total)
-        bound = self.allocator.max_per_frame(tokens.frames, tokens.places, total)
+        bound = min(max(tokens.counts or (tokens.places,)), total)
+        if tokens.counts is None:
+            bound = min(bound, self.allocator.max_per_frame(tokens.frames, tokens.places, total))
         return FrameBudgets(total, per_frame, bound)

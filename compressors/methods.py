@@ -51,6 +51,7 @@ _EVS = "Efficient Video Sampling, arXiv 2510.14624"
 _TIMECHAT = "TimeChat-Online, arXiv 2504.17343"
 _STC = "STC, arXiv 2512.00891"
 _FASTVID = "FastVID, arXiv 2503.11187"
+_TOME = "ToMe, arXiv 2210.09461"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -256,6 +257,18 @@ _METHODS: dict[str, Method] = {
             "as fastvid_qwen, with the release's rounding down in every frame",
             _FASTVID,
             compressor={**_FASTVID_QWEN, "rounding": "segment"},
+        ),
+        Method(
+            "tome",
+            "similar tokens of every frame merge in pairs, pass by pass",
+            _TOME,
+            {"allocator": {"name": "uniform"}, "selector": {"name": "tome"}},
+        ),
+        Method(
+            "tome_temporal",
+            "tokens merge into similar ones of the frame before, the most similar pairs of the video first",
+            _TOME,
+            {"selector": {"name": "tome_temporal"}},
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),

@@ -43,4 +43,4 @@ class Uniform(Allocator):
         return torch.tensor(budgets, dtype=torch.int64, device=tokens.device)
 
     def max_per_frame(self, frames: int, places: int, total: int) -> int:
-        return min(places, total)
+        return -(-total // frames)

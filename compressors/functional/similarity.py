@@ -67,7 +67,8 @@ def nearest_target(values: Tensor, valid: Tensor | None, target: Tensor, window:
 
     Returns:
         Its flat index `t·N + n`, `int64 [T, N]` (ties to the lower one), and `[T, N]` bool: False where the window
-        holds no target, and the index means nothing. No host reads. Cost T·N·(window·N)·D multiplications, a block at a time.
+        holds no target, and the index means nothing. No host reads. Cost T·N·(window·N)·D multiplications, a block at
+        a time.
     """
     index = torch.empty(target.numel(), dtype=torch.int64, device=values.device)
     found = torch.empty(target.numel(), dtype=torch.bool, device=values.device)

@@ -7,6 +7,8 @@ from compressors.selectors.one_per_block import OnePerBlock
 from compressors.selectors.random import Random
 from compressors.selectors.stride import Stride
 from compressors.selectors.token_saliency import TokenSaliency
+from compressors.selectors.tome import ToMe
+from compressors.selectors.tome_temporal import ToMeTemporal
 
 __all__ = [
     "DeterminantalPointProcess",
@@ -15,5 +17,7 @@ __all__ = [
     "OnePerBlock",
     "Random",
     "Stride",
+    "ToMe",
+    "ToMeTemporal",
     "TokenSaliency",
 ]
