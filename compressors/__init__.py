@@ -4,6 +4,7 @@ from compressors import (  # noqa: F401 (registers every part)
     allocators,
     cachers,
     fastvid,
+    holitom,
     mergers,
     no_compression,
     scorers,

@@ -16,6 +16,7 @@ from compressors.functional.fit_to_budget import Edges, fit_to_budget
 from compressors.functional.gathering import centre_and_mean, most_similar
 from compressors.functional.ragged import count_per_frame, indices_of, push_back_invalid, ranks
 from compressors.functional.segmentation import neighbour_similarity, segments_of, threshold_cuts
+from compressors.functional.shares import evenly, in_proportion
 from compressors.registry import register
 from compressors.requirements import Attention, FrameFeatures, Requirement
 from compressors.tokens import VideoTokens
@@ -50,7 +51,7 @@ class FastVid(Compressor):
             release).
         neighbours: k of the density.
         frame_descriptor: what frames are compared by: the vision tower's "pooled" output, or their tokens' "mean".
-        row: which attention ranks the salient tokens (`Attention`).
+        layer, row: which attention ranks the salient tokens (`Attention`).
         rounding: "exact" gives each segment its share of exactly K tokens; "segment" (the Qwen release) gives each
             frame `⌊R·N⌋` and splits by segment; "frame" (the original release) splits each frame's `⌊R·N⌋` and rounds
             each anchor down. The last two miss K.
@@ -65,12 +66,13 @@ class FastVid(Compressor):
     include_centre: bool = True
     neighbours: int = 4
     frame_descriptor: Literal["pooled", "mean"] = "pooled"
+    layer: int = -1
     row: Literal["cls", "column_mean", "pool_head"] = "pool_head"
     rounding: Literal["exact", "segment", "frame"] = "exact"
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        needs: set[Requirement] = {Attention(-1, self.row)}
+        needs: set[Requirement] = {Attention(self.layer, self.row)}
         return frozenset(needs | {FrameFeatures()} if self.frame_descriptor == "pooled" else needs)
 
     @property
@@ -130,7 +132,7 @@ class FastVid(Compressor):
         if self.rounding == "segment":
             budgets = [sum(int(counts[t] * retention) for t in s.span) for s in segments]
         else:
-            budgets = _in_proportion(total, [sum(counts[t] for t in s.span) for s in segments])
+            budgets = in_proportion(total, [sum(counts[t] for t in s.span) for s in segments])
         context = [int(budget * self.context_share) for budget in budgets]
         return [Share(budget - part, part) for budget, part in zip(budgets, context, strict=True)]
 
@@ -139,11 +141,11 @@ class FastVid(Compressor):
     ) -> None:
         """A segment's share over its frames: salient tokens evenly (the rest to the first frames), context tokens over
         the anchors (the rest to the last); nowhere more than a frame holds."""
-        for t, number in zip(segment.frames, _evenly(share.salient, len(segment.frames)), strict=True):
+        for t, number in zip(segment.frames, evenly(share.salient, len(segment.frames)), strict=True):
             salient[t] = min(number, counts[t])
         anchors = segment.frames[:: -self.anchor_stride]
         each = share.context // len(anchors)
-        for t, number in zip(anchors, _evenly(share.context, len(anchors)), strict=True):
+        for t, number in zip(anchors, evenly(share.context, len(anchors)), strict=True):
             context[t] = min(each if self.rounding == "frame" else number, counts[t] - salient[t])
 
     def _merge(
@@ -186,20 +188,6 @@ class Share:
 
     salient: int
     context: int
-
-
-def _evenly(total: int, parts: int) -> list[int]:
-    """`total` in near-equal parts, the greater ones first."""
-    return [total // parts + (part < total % parts) for part in range(parts)]
-
-
-def _in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` in parts proportional to sizes, rounded by largest remainder, ties to the first."""
-    whole = [total * size // sum(sizes) for size in sizes]
-    order = sorted(range(len(sizes)), key=lambda part: -(total * sizes[part] % sum(sizes)))
-    for part in order[: total - sum(whole)]:
-        whole[part] += 1
-    return whole
 
 
 def _members(mask: Tensor, frame: int, number: int) -> Tensor:

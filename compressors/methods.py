@@ -52,6 +52,7 @@ _TIMECHAT = "TimeChat-Online, arXiv 2504.17343"
 _STC = "STC, arXiv 2512.00891"
 _FASTVID = "FastVID, arXiv 2503.11187"
 _TOME = "ToMe, arXiv 2210.09461"
+_HOLITOM = "HoliTom, arXiv 2505.21334"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -269,6 +270,18 @@ _METHODS: dict[str, Method] = {
             "tokens merge into similar ones of the frame before, the most similar pairs of the video first",
             _TOME,
             {"selector": {"name": "tome_temporal"}},
+        ),
+        Method(
+            "holitom",
+            "what stands still is averaged over time and merged around dense tokens, of the rest the most attended stay",
+            _HOLITOM,
+            compressor={"name": "holitom"},
+        ),
+        Method(
+            "holitom_released",
+            "as holitom, with every frame's budget rounded up as in the release",
+            _HOLITOM,
+            compressor={"name": "holitom", "rounding": "up"},
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),

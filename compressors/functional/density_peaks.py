@@ -8,7 +8,7 @@ from torch import Tensor
 _CHUNK_VALUES = 1 << 24  # float32 values of scratch at a time (features or distances)
 
 
-def density_peaks(features: Tensor, members: Tensor, neighbours: int) -> Tensor:
+def density_peaks(features: Tensor, members: Tensor, neighbours: int, fewer: Tensor | None = None) -> Tensor:
     """How good a cluster centre each point is: density times distance to the nearest denser point.
 
     `ρ = exp(-mean of the k smallest d²)` with `d = ‖x - y‖/√C` and the point itself among its neighbours,
@@ -20,6 +20,7 @@ def density_peaks(features: Tensor, members: Tensor, neighbours: int) -> Tensor:
         features: `[B, n, C]`, B sets of points, any float dtype.
         members: `[B, n]` bool, which points belong to their set.
         neighbours: k.
+        fewer: `int64 [B]`, a smaller k for some sets (at least 1), or None.
 
     Returns:
         `ρ·δ`, float32 `[B, n]`, -1 for a point that is no member (members are never negative).
@@ -27,19 +28,26 @@ def density_peaks(features: Tensor, members: Tensor, neighbours: int) -> Tensor:
     sets, points, channels = features.shape
     step = max(1, _CHUNK_VALUES // max(1, points * max(points, channels)))
     scores = [
-        _peaks(features[start : start + step], members[start : start + step], neighbours)
+        _peaks(
+            features[start : start + step],
+            members[start : start + step],
+            neighbours,
+            None if fewer is None else fewer[start : start + step],
+        )
         for start in range(0, sets, step)
     ]
     return torch.cat(scores) if scores else torch.zeros(0, points, device=features.device)
 
 
-def _peaks(features: Tensor, members: Tensor, neighbours: int) -> Tensor:
+def _peaks(features: Tensor, members: Tensor, neighbours: int, fewer: Tensor | None) -> Tensor:
     squared = squared_distances(features, members) / features.shape[2]
     both = members.unsqueeze(1) & members.unsqueeze(2)
     k = min(neighbours, squared.shape[2])
-    nearest = torch.topk(squared.masked_fill(~both, float("inf")), k, dim=2, largest=False).values
+    nearest = torch.topk(squared.masked_fill(~both, float("inf")), k, dim=2, largest=False, sorted=True).values
     # A set of fewer members than k has that many neighbours only.
     found = torch.isfinite(nearest)
+    if fewer is not None:
+        found &= torch.arange(k, device=features.device) < fewer.clamp_min(1)[:, None, None]
     mean = torch.where(found, nearest, 0.0).sum(2) / found.sum(2).clamp_min(1)
     density = torch.exp(-mean)
 

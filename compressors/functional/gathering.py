@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,27 +12,40 @@ from compressors.functional.fit_to_budget import Edges
 _CHUNK_VALUES = 1 << 23  # float32 values of scratch at a time
 
 
-def most_similar(features: Tensor, source: Tensor, centres: Tensor) -> Tensor:
-    """The centre of highest cosine for each token; a centre belongs to itself.
+def most_similar(
+    features: Tensor, source: Tensor, centres: Tensor, measure: Literal["cosine", "euclidean"] = "cosine"
+) -> Tensor:
+    """The most similar centre of each token; a centre belongs to itself.
 
     Args:
         features: `[T·N, C]`, any float dtype.
         source: flat indices of the tokens, `int64 [M]`.
         centres: flat indices of the centres, `int64 [m]`, ascending (ties go to the lower index).
+        measure: highest cosine, or least distance.
 
     Returns:
         Flat index of each token's centre, `int64 [M]`. Scratch: blocks of tokens.
     """
-    unit = _unit(features, centres)
+    columns = features.index_select(0, centres).float()
+    if measure == "cosine":
+        columns, origin, offset = torch.nn.functional.normalize(columns, dim=1), None, None
+    else:
+        # ‖x - c‖² is least where x·c - ‖c‖²/2 is greatest; from the centres' mean, so that no digits cancel.
+        origin = columns.mean(0)
+        columns = columns - origin
+        offset = columns.square().sum(1) / 2
     step = max(1, _CHUNK_VALUES // max(features.shape[1], centres.shape[0]))
-    nearest = [(_unit(features, part) @ unit.mT).argmax(1) for part in torch.split(source, step)]
+    nearest = []
+    for part in torch.split(source, step):
+        rows = features.index_select(0, part).float()
+        if origin is None or offset is None:
+            # A token's own length changes nothing.
+            nearest.append((rows @ columns.mT).argmax(1))
+        else:
+            nearest.append(((rows - origin) @ columns.mT - offset).argmax(1))
     place = centres[torch.cat(nearest)]
     itself = centres[torch.searchsorted(centres, source).clamp_max(centres.shape[0] - 1)]
     return torch.where(itself == source, source, place)
-
-
-def _unit(features: Tensor, rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(features.index_select(0, rows).float(), dim=1)
 
 
 def centre_and_mean(
