@@ -60,7 +60,7 @@ class Curvature(Allocator):
         extra = torch.minimum(wanted.floor().long(), room)
         fraction = torch.where(extra < room, wanted - wanted.floor(), -1.0)
         left = total - tokens.frames * self.min_tokens - extra.sum()
-        first = torch.nn.functional.one_hot(fraction.argmax(), tokens.frames)
+        first = torch.zeros_like(room).scatter(0, fraction.argmax(0, keepdim=True), 1)
         return base + torch.minimum(extra + first * left, room)
 
     def weights(self, tokens: VideoTokens) -> Tensor:

@@ -24,9 +24,9 @@ class DivPrune(Selector):
     nearest chosen token; ties go to the lower index, and no token is chosen twice. Per frame under an allocator, else
     over segments or the whole video. Scores are not used.
 
-    Cost: per frame one product of its tokens with each other, T·N²·C, then as many rounds as the largest budget may be.
-    Over the whole video (T·N)²·C for the first token and K·T·N·C after it, in blocks, without a matrix over all frames:
-    prefer an allocator or segments for long videos.
+    Cost: per frame one product of its tokens with each other, T·N²·C, then as many rounds of T·N as the largest budget
+    may be. Over the whole video (T·N)²·C; similarities that take more than 512 MiB are not held but computed in blocks,
+    which costs one more pass over the features per pick: prefer an allocator or segments for long videos.
 
     Attributes:
         segment: without an allocator, choose within segments of that many frames; None: over the whole video.

@@ -27,9 +27,9 @@ class DeterminantalPointProcess(Selector):
     where there is no allocator); without a scorer q = 1, diversity alone. What is left when the features' rank is
     exhausted is filled by quality.
 
-    Cost: per frame T·N²·C for the similarities, then one round per pick of T·N·(picks so far). Over the whole video
-    each pick is a pass over the features and one more row of K·T·N floats: prefer an allocator or segments for long
-    videos.
+    Cost: per frame T·N²·C for the similarities, then rounds of T·N·(picks so far), as many as the largest budget may
+    be, and T·N floats for each. Over the whole video K·T·N floats, and where the similarities take more than 512 MiB
+    one more pass over the features per pick: prefer an allocator or segments for long videos.
 
     Attributes:
         theta: None takes q as it is; otherwise q = exp(α·q), α = theta / (2(1 - theta)), theta in [0, 1).
@@ -50,11 +50,11 @@ class DeterminantalPointProcess(Selector):
         return select_in_groups(tokens, scores, budgets, self.segment, self._choose)
 
     def _choose(self, group: Group) -> Tensor:
-        return greedy_dpp(group.rows, self._quality(group), group.budgets, group.picks)
+        return greedy_dpp(group.rows, self._log_quality(group), group.budgets, group.picks)
 
-    def _quality(self, group: Group) -> Tensor:
+    def _log_quality(self, group: Group) -> Tensor:
         if group.scores is None:
-            return torch.ones_like(group.rows.inverse)
+            return torch.zeros_like(group.rows.inverse)
         scores, valid = group.scores, group.rows.valid
         if valid is not None:
             # Empty places take a value from inside the range, so that they do not stretch it.
@@ -63,4 +63,4 @@ class DeterminantalPointProcess(Selector):
         least = scores.amin(1, keepdim=True)
         spread = scores.amax(1, keepdim=True) - least
         quality = torch.where(spread > 0, (scores - least) / spread, 1.0).clamp_min(_LEAST_QUALITY)
-        return quality if self.theta is None else torch.exp(self.theta / (2 * (1 - self.theta)) * quality)
+        return quality.log() if self.theta is None else self.theta / (2 * (1 - self.theta)) * quality
