@@ -38,7 +38,7 @@ def _compute_norms_and_means(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
     lengths = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
     sums = tokens.features.new_zeros(tokens.frames, tokens.channels, dtype=torch.float32)
     for block in blocks(tokens):
-        lengths[block.frames, block.places] = block.values.square().sum(-1).sqrt()
+        lengths[block.frames, block.places] = torch.linalg.vector_norm(block.values, dim=-1)
         sums[block.frames] += block.values.sum(1)
     return lengths, sums / tokens.capacity.clamp_min(1).unsqueeze(1)
 
@@ -51,7 +51,7 @@ def cosine_to_frame_mean(tokens: VideoTokens) -> Tensor:
 def _cosine_to_vectors(tokens: VideoTokens, vectors: Tensor) -> Tensor:
     products = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
     for block in blocks(tokens):
-        products[block.frames, block.places] = (block.values @ vectors[block.frames].unsqueeze(2)).squeeze(2)
+        products[block.frames, block.places] = (block.values * vectors[block.frames].unsqueeze(1)).sum(-1)
     return _cosine(products, norms(tokens), vectors.norm(dim=1, keepdim=True))
 
 

@@ -59,8 +59,8 @@ class MemorySimilarity:
         cosine = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
         present = torch.empty_like(cosine)
         for block in blocks(tokens):
-            norm = (block.values.square() @ mask).sqrt()
-            cosine[block.frames, block.places] = block.values @ memory / norm.clamp_min(_TINY)
+            norm = torch.linalg.vector_norm(block.values * mask, dim=-1)
+            cosine[block.frames, block.places] = (block.values * memory).sum(-1) / norm.clamp_min(_TINY)
             present[block.frames, block.places] = (norm > 0).float()
         if self.kernel == "cosine":
             return cosine
@@ -74,7 +74,7 @@ class MemorySimilarity:
         Raises:
             InputError: the history is another method's, or of another width.
         """
-        mean = channel_statistics(tokens).mean
+        mean = channel_statistics(tokens).mean.float()
         if self.pairing == "rank":
             mean = mean[self._order(tokens)]
         before = self._checked(tokens.history, mean)

@@ -41,6 +41,6 @@ class CDPrunerScorer(TokenScorer):
         direction = torch.nn.functional.normalize(tokens.query.float(), dim=1).mean(0)
         products = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
         for block in blocks(tokens):
-            products[block.frames, block.places] = block.values @ direction
+            products[block.frames, block.places] = (block.values * direction).sum(-1)
         relevance = products / norms(tokens).clamp_min(torch.finfo(torch.float32).tiny)
         return -relevance if self.sign == "negative" else relevance
