@@ -5,6 +5,7 @@ from compressors import (  # noqa: F401 (registers every part)
     cachers,
     fastvid,
     holitom,
+    flashvid,
     mergers,
     no_compression,
     scorers,

@@ -163,7 +163,9 @@ class FastVid(Compressor):
         edges = []
         for t in segment.frames:
             if context[t]:
-                peaks = density_peaks(tokens.features[t : t + 1], rest[t : t + 1], self.neighbours)
+                peaks = density_peaks(
+                    tokens.features[t : t + 1], rest[t : t + 1], self.neighbours, break_ties=self.exact
+                )
                 centres = t * tokens.places + indices_of(ranks(peaks) < context[t], context[t])
                 place = most_similar(flat, source, centres)
                 edges.append(

@@ -136,7 +136,8 @@ class HoliTom(Compressor):
         for t in window.frames[1:]:
             mean += tokens.features[t]
         mean = torch.where(static.unsqueeze(1), mean / len(window.frames), 0.0)
-        peaks = density_peaks(mean.unsqueeze(0), static.unsqueeze(0), min(self.neighbours, budget))[0]
+        neighbours = min(self.neighbours, budget)
+        peaks = density_peaks(mean.unsqueeze(0), static.unsqueeze(0), neighbours, break_ties=self.exact)[0]
         place = indices_of(static, window.static)
         centres = indices_of(ranks(peaks) < budget, budget)
         nearest = most_similar(mean, place, centres, "euclidean")
@@ -151,7 +152,8 @@ class HoliTom(Compressor):
 
     def _merge_frames(self, tokens: VideoTokens, rest: Tensor, merged: Sequence[int], sizes: Sequence[int]) -> Edges:
         """The rows of each frame's remaining tokens, merged around density peaks."""
-        peaks = density_peaks(tokens.features, rest, self.neighbours, torch.tensor(merged, device=tokens.device))
+        fewer = torch.tensor(merged, device=tokens.device)
+        peaks = density_peaks(tokens.features, rest, self.neighbours, fewer, break_ties=self.exact)
         flat = tokens.features.flatten(0, 1)
         edges = []
         for t in range(tokens.frames):

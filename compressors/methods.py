@@ -53,6 +53,7 @@ _STC = "STC, arXiv 2512.00891"
 _FASTVID = "FastVID, arXiv 2503.11187"
 _TOME = "ToMe, arXiv 2210.09461"
 _HOLITOM = "HoliTom, arXiv 2505.21334"
+_FLASHVID = "FlashVID, arXiv 2602.08024"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -282,6 +283,24 @@ _METHODS: dict[str, Method] = {
             "as holitom, with every frame's budget rounded up as in the release",
             _HOLITOM,
             compressor={"name": "holitom", "rounding": "up"},
+        ),
+        Method(
+            "flashvid",
+            "diverse attended tokens of every frame, the rest merged into trees along time and around dense tokens",
+            _FLASHVID,
+            compressor={"name": "flashvid"},
+        ),
+        Method(
+            "flashvid_released",
+            "as flashvid, with the release's larger budget, rounding and weights of long trees",
+            _FLASHVID,
+            compressor={"name": "flashvid", "expansion": 1.25, "rounding": "up"},
+        ),
+        Method(
+            "flashvid_paper",
+            "flashvid whose selection also looks for tokens relevant to their segment",
+            _FLASHVID,
+            compressor={"name": "flashvid", "selection": "attention_event"},
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),

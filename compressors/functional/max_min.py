@@ -10,7 +10,7 @@ from compressors.functional.cosine_rows import CosineRows
 _SAME = 1e-6  # cosine distances below float32 rounding count as equal tokens, so that ties go to the lower index
 
 
-def max_min(rows: CosineRows, budgets: Tensor, picks: int) -> Tensor:
+def max_min(rows: CosineRows, budgets: Tensor, picks: int, weight: Tensor | None = None) -> Tensor:
     """Choose `budgets[g]` tokens of each group so that each is as far as possible from those before it.
 
     With d = 1 - cos: the first is the token whose nearest neighbour is farthest, then always the token with the largest
@@ -20,6 +20,7 @@ def max_min(rows: CosineRows, budgets: Tensor, picks: int) -> Tensor:
         rows: similarities within G groups of n tokens.
         budgets: `int64 [G]`, at most the group's tokens.
         picks: host-side upper bound of `budgets`; the loop runs that often, all groups at once.
+        weight: `[G, n]` by which a token's distances count, or None.
 
     Returns:
         `[G, n]` bool with `budgets[g]` True values in row g.
@@ -28,7 +29,8 @@ def max_min(rows: CosineRows, budgets: Tensor, picks: int) -> Tensor:
     chosen = torch.zeros(rows.groups, rows.size, dtype=torch.bool, device=budgets.device)
     distance = _distance(rows.nearest())
     for number in range(picks):
-        candidate = distance.masked_fill(chosen, float("-inf"))
+        candidate = distance if weight is None else distance * weight
+        candidate = candidate.masked_fill(chosen, float("-inf"))
         if empty is not None:
             candidate = candidate.masked_fill(empty, float("-inf"))
         pick = candidate.argmax(1, keepdim=True)

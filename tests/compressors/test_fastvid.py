@@ -44,8 +44,8 @@ def test_released_forms_equal_the_releases(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", PRESETS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 9), (3, 5), (7, 4), (11, 12)])
-@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 5), (11, 12)])
+@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9])
 def test_every_size_works(method: str, shape: tuple[int, int], retention: float) -> None:
     """The release fails below eight frames."""
     features = video(*shape)

@@ -64,8 +64,8 @@ def test_the_release_misses_the_budget_and_the_default_does_not() -> None:
 
 
 @pytest.mark.parametrize("method", PRESETS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 9), (3, 5), (7, 4), (11, 12)])
-@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 5), (11, 12)])
+@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9])
 @pytest.mark.parametrize("context_share", [0.0, 0.5])
 def test_every_size_works(method: str, shape: tuple[int, int], retention: float, context_share: float) -> None:
     features = slow_video(*shape)
