@@ -3,6 +3,7 @@
 from compressors import (  # noqa: F401 (registers every part)
     allocators,
     cachers,
+    chain,
     fastvid,
     holitom,
     flashvid,
@@ -38,6 +39,7 @@ from compressors.errors import (
     UnknownNameError,
     VidpressError,
 )
+from compressors.fates import Fates
 from compressors.functional.statistics import finite_flag
 from compressors.merge_map import MergeMap
 from compressors.methods import Method, Row, add_method, method, method_names, methods, rows
@@ -57,6 +59,7 @@ __all__ = [
     "Composition",
     "Compression",
     "Compressor",
+    "Fates",
     "FrameBudgets",
     "FrameFeatures",
     "FrameScorer",

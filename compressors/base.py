@@ -16,6 +16,7 @@ from torch import Tensor
 
 from compressors.budget import Budget, FrameBudgets
 from compressors.errors import RequirementError
+from compressors.fates import Fates, fates_of
 from compressors.merge_map import MergeMap
 from compressors.requirements import Requirement
 from compressors.tokens import VideoTokens
@@ -225,6 +226,10 @@ class Compression:
     def planes(self) -> Mapping[str, Tensor]:
         """`[K, ...]` for each further plane, by the same map as the features."""
         return {name: self.follow(plane) for name, plane in self.tokens.planes.items()}
+
+    def fates(self) -> Fates:
+        """What became of every token: kept, merged into which row with what weight, or dropped."""
+        return fates_of(self)
 
     def follow(self, plane: Tensor) -> Tensor:
         """Any per-token tensor `[T, N, ...]` -> its kept or merged rows `[K, ...]`."""

@@ -302,6 +302,12 @@ _METHODS: dict[str, Method] = {
             _FLASHVID,
             compressor={"name": "flashvid", "selection": "attention_event"},
         ),
+        Method(
+            "chain",
+            "two methods one after the other, each with its share of the budget: vidcom2, then tome",
+            "composition",
+            compressor={"name": "chain"},
+        ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),
         Method(
