@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Video:
     features: Tensor
     grid: tuple[int, int]
     trailing: int = 0
-    tapped: Mapping[str, Tensor] = field(default_factory=dict)
+    tapped: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def places(self) -> int:
@@ -53,7 +54,7 @@ class Capture:
     geometry: Tensor
     trailing: int = 0
     plan: list[Compression] | None = field(default=None)
-    tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Tensor]]] | None = None
+    tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:
         """The captured videos, given the geometry's values on the host."""

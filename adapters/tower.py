@@ -79,4 +79,4 @@ def mean_key(attention: nn.Module, projected: Tensor) -> Tensor:
     if not hasattr(attention, "k_proj"):
         projected = projected.chunk(3, dim=-1)[1]
     heads: int = attention.num_heads  # type: ignore[assignment]
-    return projected.detach().unflatten(-1, (heads, -1)).float().mean(-2)
+    return projected.detach().reshape(*projected.shape[:-1], heads, -1).float().mean(-2)
