@@ -5,13 +5,13 @@ from compressors.allocators.evs import VideoRanking
 from compressors.allocators.fca import FrameCompressionAdjustment
 from compressors.allocators.frame_subsample import FrameSubsample
 from compressors.allocators.frame_uniqueness import FrameUniqueness
-from compressors.allocators.timechat_dtd import DifferentialTokenDropThreshold
+from compressors.allocators.timechat_dtd import DifferentialTokenDrop
 from compressors.allocators.uniform import Uniform
 from compressors.allocators.vcast import Curvature
 
 __all__ = [
     "Curvature",
-    "DifferentialTokenDropThreshold",
+    "DifferentialTokenDrop",
     "DyCokePattern",
     "FrameCompressionAdjustment",
     "FrameSubsample",

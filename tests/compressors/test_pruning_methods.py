@@ -27,7 +27,7 @@ EXACT = ["vcast", "dycoke", "divprune", "cdpruner", "evs", "timechat_dtd", "stc_
 EXACT += ["stc_pruner_paper"]
 INEXACT = ["vcast_released", "dycoke_released", "evs_released", "timechat_dtd_released"]
 SCORERS = ["vcast", "dycoke", "cdpruner", "evs", "timechat_dtd", "stc_pruner"]
-ALLOCATORS = ["vcast", "dycoke", "evs", "fca", "uniform"]
+ALLOCATORS = ["vcast", "dycoke", "evs", "timechat_dtd", "fca", "uniform"]
 SIZES = [(1, 1, 1), (1, 9, 4), (2, 6, 3), (3, 16, 5), (4, 1, 8), (5, 7, 2), (9, 6, 17)]
 
 
@@ -332,6 +332,8 @@ def test_dtd_by_budget_is_the_threshold_that_fits() -> None:
     features = video(6, 30, 4)
     released = compress(features, "timechat_dtd_released", threshold=0.3)
     assert torch.equal(compress(features, "timechat_dtd", tokens=released.kept).keep, released.keep)
+    ranked = compress(features, "timechat_dtd", allocator="none", tokens=released.kept)
+    assert torch.equal(ranked.keep, released.keep)
 
 
 @pytest.mark.parametrize("chunks", [[1] * 6, [2, 4], [3, 1, 2]])
