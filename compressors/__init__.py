@@ -9,6 +9,7 @@ from compressors import (  # noqa: F401 (registers every part)
     flashvid,
     mergers,
     no_compression,
+    prunevid,
     scorers,
     selectors,
 )

@@ -78,3 +78,34 @@ def windows_by_gain(still: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     length = torch.stack(chosen)
     count = static.gather(1, length.unsqueeze(1)).squeeze(1)
     return span - length, torch.where(length > 0, count, 0)
+
+
+def contiguous_segments(labels: list[int]) -> list[tuple[int, int]]:
+    """(first, past the last) frame of every segment, from cluster labels per frame that may be scattered.
+
+    Each label keeps its longest run of frames (the first of equals); every other run, from the first on, joins the
+    longer of the runs beside it (the earlier of equals).
+    """
+    runs: list[list[int]] = []  # label, length
+    for label in labels:
+        if runs and runs[-1][0] == label:
+            runs[-1][1] += 1
+        else:
+            runs.append([label, 1])
+    kept: dict[int, list[int]] = {}
+    for run in runs:
+        if run[0] not in kept or run[1] > kept[run[0]][1]:
+            kept[run[0]] = run
+    while True:
+        scattered = [i for i, run in enumerate(runs) if kept[run[0]] is not run]
+        if not scattered:
+            break
+        i = scattered[0]
+        beside = [j for j in (i - 1, i + 1) if 0 <= j < len(runs)]
+        longer = max(beside, key=lambda j: (runs[j][1], -j))
+        runs[longer][1] += runs[i][1]
+        del runs[i]
+    edges = [0]
+    for _, length in runs:
+        edges.append(edges[-1] + length)
+    return list(pairwise(edges))
