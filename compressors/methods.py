@@ -54,8 +54,6 @@ _FASTVID = "FastVID, arXiv 2503.11187"
 _TOME = "ToMe, arXiv 2210.09461"
 _HOLITOM = "HoliTom, arXiv 2505.21334"
 _FLASHVID = "FlashVID, arXiv 2602.08024"
-_PRUNEVID = "PruneVid, arXiv 2412.16117"
-_STTM = "STTM, arXiv 2507.07990"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -305,28 +303,10 @@ _METHODS: dict[str, Method] = {
             compressor={"name": "flashvid", "selection": "attention_event"},
         ),
         Method(
-            "sttm",
-            "a quadtree of alike tokens per frame, its nodes united over time, as fine as the budget allows",
-            _STTM,
-            compressor={"name": "sttm"},
-        ),
-        Method(
-            "sttm_released",
-            "as sttm, with the release's thresholds instead of a budget",
-            _STTM,
-            compressor={"name": "sttm", "threshold": 0.85, "temporal": 0.8, "incomplete": "first"},
-        ),
-        Method(
             "chain",
             "two methods one after the other, each with its share of the budget: vidcom2, then tome",
             "composition",
             compressor={"name": "chain"},
-        ),
-        Method(
-            "prunevid",
-            "what stays alike in a scene is averaged over time, and every frame's rest around dense tokens",
-            _PRUNEVID,
-            compressor={"name": "prunevid"},
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),
