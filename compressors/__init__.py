@@ -12,6 +12,7 @@ from compressors import (  # noqa: F401 (registers every part)
     prunevid,
     scorers,
     selectors,
+    sttm,
 )
 from compressors.base import (
     Allocator,

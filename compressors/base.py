@@ -260,8 +260,8 @@ class Compressor(Part):
 
     @property
     def title(self) -> str:
-        """The name to show in reports."""
-        return self.name or type(self).__name__
+        """The name to show in reports: the preset's it was built from, else its own."""
+        return self.__dict__.get("_preset") or self.name or type(self).__name__
 
     def __call__(self, tokens: VideoTokens, budget: Budget | None = None) -> Compression:
         """Compress one video.

@@ -51,7 +51,9 @@ def build(
     if preset.compressor is not None:
         if changed:
             raise BuildError(f"method {name!r} does not split into parts, so it takes no {', '.join(changed)}.")
-        return cast(Compressor, make("compressor", {**preset.compressor, **params}))
+        made = cast(Compressor, make("compressor", {**preset.compressor, **params}))
+        object.__setattr__(made, "_preset", name)  # for `title`; no parameter, so it takes no part in equality
+        return made
     specs: dict[str, PartSpec] = {kind: preset.parts.get(kind) for kind in PARTS}
     specs.update({kind: part for kind, part in given.items() if part is not None})
     parts = assign({kind: _normal(kind, spec) for kind, spec in specs.items()}, params)

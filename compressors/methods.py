@@ -54,6 +54,7 @@ _FASTVID = "FastVID, arXiv 2503.11187"
 _TOME = "ToMe, arXiv 2210.09461"
 _HOLITOM = "HoliTom, arXiv 2505.21334"
 _FLASHVID = "FlashVID, arXiv 2602.08024"
+_STTM = "STTM, arXiv 2507.07990"
 _BASELINE = "baseline"
 
 _VIDCOM2_SCORER = {"name": "vidcom2"}
@@ -301,6 +302,18 @@ _METHODS: dict[str, Method] = {
             "flashvid whose selection also looks for tokens relevant to their segment",
             _FLASHVID,
             compressor={"name": "flashvid", "selection": "attention_event"},
+        ),
+        Method(
+            "sttm",
+            "a quadtree of alike tokens per frame, its nodes united over time, as fine as the budget allows",
+            _STTM,
+            compressor={"name": "sttm"},
+        ),
+        Method(
+            "sttm_released",
+            "as sttm, with the release's thresholds instead of a budget",
+            _STTM,
+            compressor={"name": "sttm", "threshold": 0.85, "temporal": 0.8, "incomplete": "first"},
         ),
         Method(
             "chain",

@@ -19,9 +19,9 @@ def match_within_frames(
 ) -> Tensor:
     """Merge the tokens of each frame until its budget is met, pass by pass, all frames at once.
 
-    A pass over a frame of n tokens: those at even ranks (in the order of their places) each pick the most similar one
-    at an odd rank, and the `min(n - budget, ⌊n/2⌋)` strongest pairs merge, at the place of the odd one. What merged goes
-    on as the mean of all its tokens. Ties go to the lower index.
+    A pass over a frame of n tokens: those at even ranks (in the order of their places) each pick the most similar
+    one at an odd rank, and the `min(n - budget, ⌊n/2⌋)` strongest pairs merge, at the place of the odd one. What merged
+    goes on as the mean of all its tokens. Ties go to the lower index.
 
     Args:
         values: `[T, N, D]`, what is compared, any float dtype.
@@ -190,11 +190,25 @@ def selection_of(group: Tensor, tokens: VideoTokens, total: int) -> Selection:
         total: number of representatives.
     """
     flat = group.flatten()
+    size = torch.zeros_like(flat, dtype=torch.float32).index_add_(0, flat.clamp_min(0), (flat >= 0).float())
+    keep, merge = rows_of_groups(group, 1 / size[group.clamp_min(0)], tokens, total)
+    return Selection(keep, merge=merge)
+
+
+def rows_of_groups(group: Tensor, weight: Tensor, tokens: VideoTokens, total: int) -> tuple[Tensor, MergeMap]:
+    """Groups as kept flat indices, `int64 [K]`, and the merge map.
+
+    Args:
+        group: flat index of each token's representative, `int64 [T, N]`, -1 for none.
+        weight: float32 `[T, N]`, of each token in its group's row.
+        tokens: the video.
+        total: number of representatives.
+    """
+    flat = group.flatten()
     place = torch.arange(flat.shape[0], device=flat.device)
     keep = indices_of(flat == place, total)
     flows = flat >= 0
     row = row_of_place(keep, tokens)[flat.clamp_min(0)].clamp_min(0)
-    size = torch.zeros(total, device=flat.device).index_add_(0, row, flows.float())
     # An empty place may hold anything, NaN included, so its edge starts at a real token.
     source = torch.where(flows, place, keep[:1])
-    return Selection(keep, merge=MergeMap(source, row, torch.where(flows, 1 / size[row], 0.0), total))
+    return keep, MergeMap(source, row, torch.where(flows, weight.flatten(), 0.0), total)
