@@ -46,6 +46,7 @@ class _Call(threading.local):
         expand: rows per sample of the `generate` in progress.
         mask: the 2-D mask behind the next forward of `generate`.
         first: the next forward is a prompt's first.
+        asked: tokens of the prompt that holds the question; what generation appends later is not part of it.
         prefilled: when the last prompt was through the model.
     """
 
@@ -54,6 +55,7 @@ class _Call(threading.local):
     expand: int = 1
     mask: Tensor | None = None
     first: bool = True
+    asked: int = 0
     prefilled: Any = None
 
 
@@ -229,8 +231,12 @@ class Attachment:
         return plan, measures
 
     def _question(self, entry: Entry, valid: Tensor) -> Tensor:
-        media = self._family.media_mask(self._model, entry.ids)
-        return question_mask(entry.ids, valid.to(entry.ids.device), media, self._special, self._ends)
+        ids = entry.ids
+        if entry.first:
+            self._call.asked = ids.shape[1]
+        prompt = torch.arange(ids.shape[1], device=ids.device) < self._call.asked
+        media = self._family.media_mask(self._model, ids)
+        return question_mask(ids, valid.to(ids.device) & prompt, media, self._special, self._ends)
 
     # 4. Generation's inputs
 

@@ -12,7 +12,7 @@ No tokenizer is at hand here, only token ids and the ids that configurations nam
 
 What stays in although it is no question: the role name of a turn that has no medium before its question, since a header
 is text like any other; and an assistant's answer that is closed already, in a prompt that asks for nothing new.
-In a later turn on the same cache only the new tokens are looked at.
+In a later turn on the same cache only the new tokens are looked at; tokens that are being generated are never.
 """
 
 from __future__ import annotations
