@@ -12,7 +12,7 @@ from torch import Tensor
 from compressors.base import Compression, Compressor
 from compressors.functional.cosine import frame_means
 from compressors.functional.density_peaks import density_peaks
-from compressors.functional.fit_to_budget import Edges, fit_to_budget
+from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.gathering import centre_and_mean, most_similar
 from compressors.functional.ragged import count_per_frame, indices_of, push_back_invalid, ranks
 from compressors.functional.segmentation import neighbour_similarity, segments_of, threshold_cuts
@@ -102,7 +102,7 @@ class FastVid(Compressor):
         merged = [self._merge(tokens, rest, segment, counts, salient, context) for segment in segments]
         if not self.exact:
             total = sum(salient) + sum(context)
-        keep, merge = fit_to_budget(tokens, plain, Edges.join(merged, tokens.device), attention, total)
+        keep, merge = fit_draft(tokens, plain, Edges.join(merged, tokens.device), attention, total)
         return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, tokens.history)
 
     def _segments(self, tokens: VideoTokens) -> list[Segment]:

@@ -13,7 +13,7 @@ from compressors.base import Compression, Compressor
 from compressors.functional.cosine import frame_means
 from compressors.functional.cosine_rows import CosineRows
 from compressors.functional.density_peaks import density_peaks, nearest_centre
-from compressors.functional.fit_to_budget import Edges, fit_to_budget
+from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.max_min import max_min
 from compressors.functional.ragged import count_per_frame, ranks
 from compressors.functional.segmentation import neighbour_similarity, threshold_cuts
@@ -107,7 +107,7 @@ class FlashVid(Compressor):
             edges = Edges(edges.source, edges.place, torch.where(plain.flatten()[edges.place], 0.0, edges.weight))
             is_row = plain.flatten().float().index_add(0, edges.place, (edges.weight > 0).float()) > 0
             total = int(is_row.sum())
-        keep, merge = fit_to_budget(tokens, plain, edges, attention, total)
+        keep, merge = fit_draft(tokens, plain, edges, attention, total)
         return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, tokens.history)
 
     def segment_of_frame(self, tokens: VideoTokens) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from compressors.base import Compression, Compressor
 from compressors.functional.cosine import cosine_to_frames
 from compressors.functional.density_peaks import density_peaks
-from compressors.functional.fit_to_budget import Edges, fit_to_budget
+from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.gathering import centre_and_mean, most_similar
 from compressors.functional.ragged import count_per_frame, indices_of, ranks
 from compressors.functional.segmentation import still_runs, windows_by_gain
@@ -107,7 +107,7 @@ class HoliTom(Compressor):
         if any(merged):
             left = [size - number for size, number in zip(moving, dominant, strict=True)]
             edges.append(self._merge_frames(tokens, rest & ~plain, merged, left))
-        keep, merge = fit_to_budget(tokens, plain, Edges.join(edges, tokens.device), attention, total)
+        keep, merge = fit_draft(tokens, plain, Edges.join(edges, tokens.device), attention, total)
         return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, tokens.history)
 
     def windows(self, tokens: VideoTokens) -> tuple[Tensor, list[Window]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from compressors.base import Compression, Compressor
 from compressors.functional.cosine import cosine_to_frames, frame_means
 from compressors.functional.density_peaks import density_peaks, nearest_centre
-from compressors.functional.fit_to_budget import Edges, fit_to_budget
+from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.ragged import count_per_frame, ranks
 from compressors.functional.segmentation import contiguous_segments
 from compressors.functional.water_filling import largest_remainder
@@ -82,7 +82,7 @@ class PruneVid(Compressor):
         weight = torch.where(going, 1 / count[flat].clamp_min(1), 0.0)
         edges = Edges(torch.arange(flat.shape[0], device=flat.device), flat, weight)
         change = 1 - cosine_to_frames(tokens, [0, *range(tokens.frames - 1)])
-        keep, merge = fit_to_budget(tokens, torch.zeros_like(everyone), edges, change, total)
+        keep, merge = fit_draft(tokens, torch.zeros_like(everyone), edges, change, total)
         return Compression(tokens, keep, count_per_frame(keep, tokens), None, merge, tokens.history)
 
     def segments(self, tokens: VideoTokens) -> list[tuple[int, int]]:

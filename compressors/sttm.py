@@ -11,7 +11,7 @@ from torch import Tensor
 from compressors.base import Compression, Compressor
 from compressors.errors import BuildError, InputError
 from compressors.functional.bipartite import rows_of_groups
-from compressors.functional.fit_to_budget import Edges, fit_to_budget
+from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.quadtree import Level, Likeness, Nodes, cut, levels_of, likeness
 from compressors.functional.ragged import count_per_frame
 from compressors.registry import register
@@ -104,7 +104,7 @@ class Sttm(Compressor):
                 group,
                 torch.where(alone, 0.0, nodes.weight.flatten()),
             )
-            keep, merge = fit_to_budget(tokens, alone.view_as(nodes.group), edges, -alike.typical, total)
+            keep, merge = fit_draft(tokens, alone.view_as(nodes.group), edges, -alike.typical, total)
         return Compression(tokens, keep, count_per_frame(keep, tokens), merge=merge, history=tokens.history)
 
     def _cut(self, alike: Likeness, levels: tuple[Level, ...], threshold: Tensor) -> Nodes:

@@ -1,4 +1,4 @@
-"""Merging methods end at exactly K rows: their rows are drafted first, then fitted to the budget."""
+"""Mergers that end at as many rows as the data happen to give, brought to exactly K rows."""
 
 from __future__ import annotations
 
@@ -40,15 +40,10 @@ class Edges:
         )
 
 
-def fit_to_budget(
-    tokens: VideoTokens, plain: Tensor, edges: Edges, scores: Tensor, total: int
-) -> tuple[Tensor, MergeMap]:
-    """Exactly `total` rows from a draft of plain rows (tokens kept as they are) and merged rows.
+def fit_draft(tokens: VideoTokens, plain: Tensor, edges: Edges, scores: Tensor, total: int) -> tuple[Tensor, MergeMap]:
+    """`fit_to_budget` for a draft of tokens kept as they are and merged rows beside them.
 
-    Too many rows: the lightest merged rows (those of fewest tokens) go first, the lower score first among equals, then
-    the plain rows of lowest score. Too few: the best dropped tokens return as rows of their own, those that flow into
-    no row before those that do. Ties go to the lower index. No host reads; a draft of exactly `total` rows comes out
-    as it is.
+    With too many rows the lightest merged rows (those of fewest tokens) go first, then the kept tokens of lowest score.
 
     Args:
         tokens: the video.
@@ -58,33 +53,80 @@ def fit_to_budget(
         total: K.
 
     Returns:
-        Kept flat indices, ascending, `int64 [K]`, and the merge map. Its last K edges are each row's own token, of
-        weight 0 for merged rows (their own edges say how much of their representative they hold).
+        As `fit_to_budget`; a draft of exactly `total` rows comes out as it is.
     """
-    places = tokens.frames * tokens.places
-    exists = (edges.weight != 0).float()
-    mass = torch.zeros(places, device=tokens.device).index_add_(0, edges.place, exists)
-    flows = torch.zeros(places, device=tokens.device).index_add_(0, edges.source, exists) > 0
-    merged = mass > 0
+    kept_as_is = plain.flatten()
+    mass = torch.zeros(kept_as_is.shape[0], device=tokens.device)
+    mass = mass.index_add_(0, edges.place, (edges.weight != 0).float())
+    is_row = kept_as_is | (mass > 0)
+    mass = torch.where(kept_as_is, float("inf"), mass)
+    return fit_to_budget(tokens, is_row, edges.source, edges.place, edges.weight, scores, total, mass)
 
-    # Tiers, the best first: plain rows, merged rows, dropped tokens, tokens merged into others, empty places.
-    tier = torch.where(flows, 3, 2)
-    tier = torch.where(merged, 1, tier)
-    tier = torch.where(plain.flatten(), 0, tier)
+
+def fit_to_budget(
+    tokens: VideoTokens,
+    is_row: Tensor,
+    source: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    scores: Tensor,
+    total: int,
+    mass: Tensor | None = None,
+) -> tuple[Tensor, MergeMap]:
+    """Turn a merge with any number of rows into one with exactly `total`.
+
+    All places are ranked by (is a row, mass, score), ties by index, and the first `total` stay. So with too many rows
+    the lightest go first, and of equally heavy ones the lowest scores; with too few, the best dropped tokens return as
+    rows of their own: they leave the rows they were merged into, whose other weights grow to the same sum.
+
+    Static shapes, no host reads.
+
+    Args:
+        tokens: the video.
+        is_row: `[T·N]` bool, the places at which the merge has a row; one into which no edge leads is its own token.
+        source: `int64 [E]`, flat index of each edge's token.
+        target: `int64 [E]`, the place of each edge's row; edges into places that are no rows are ignored.
+        weight: `float32 [E]`; 0 = no edge.
+        scores: `[T·N]`, higher = keep.
+        total: K.
+        mass: `[T·N]`, what makes a row heavy: the number of tokens merged into it unless given.
+
+    Returns:
+        Kept flat indices, ascending, `int64 [K]`, and the map of the K rows (`E + K` edges).
+    """
+    places = is_row.shape[0]
+    weight = torch.where(is_row[target], weight, 0.0)
+    if mass is None:
+        mass = weight.new_zeros(places).index_add_(0, target, (weight != 0).to(weight.dtype))
+    kept = _rank(tokens, is_row, mass, scores) < total
+    keep = indices_of(kept, total)
+
+    returned = kept & ~is_row
+    alive = (weight != 0) & kept[target] & ~returned[source]
+    before = weight.new_zeros(places).index_add_(0, target, weight)
+    after = weight.new_zeros(places).index_add_(0, target, torch.where(alive, weight, 0.0))
+    lost = weight.new_zeros(places).index_add_(0, target, ((weight != 0) & returned[source]).to(weight.dtype)) > 0
+    empty = kept & is_row & (after == 0)
+    growth = torch.where(lost & ~empty, before / after, 1.0)
+    weight = torch.where(alive, weight * growth[target], 0.0)
+
+    # A returned token is its own row; so is the place of a row without tokens, or whose tokens have all returned.
+    own = torch.where(returned | (empty & (before == 0)), 1.0, torch.where(empty, before, 0.0))
+    source, target, weight = torch.cat([source, keep]), torch.cat([target, keep]), torch.cat([weight, own[keep]])
+    row_of_place = kept.long().cumsum(0) - 1
+    # Edges of weight 0 start at a kept token, because an empty place may hold anything, NaN included.
+    used = weight != 0
+    return keep, MergeMap(
+        torch.where(used, source, keep[:1]), torch.where(used, row_of_place[target], 0), weight, total
+    )
+
+
+def _rank(tokens: VideoTokens, is_row: Tensor, mass: Tensor, scores: Tensor) -> Tensor:
+    """Lexicographic rank of all places by (row before token before empty place, mass of rows, score, index)."""
+    kind = is_row.long() + 1
     if tokens.valid is not None:
-        tier = torch.where(tokens.valid.flatten(), tier, 4)
+        kind = torch.where(tokens.valid.flatten(), kind, 0)
     order = torch.sort(scores.flatten(), descending=True, stable=True).indices
-    order = order[torch.sort(mass[order] * merged[order], descending=True, stable=True).indices]
-    order = order[torch.sort(tier[order], stable=True).indices]
-    stays = torch.zeros(places, dtype=torch.bool, device=tokens.device).scatter_(0, order[:total], True)
-    keep = indices_of(stays, total)
-
-    row = (stays.cumsum(0) - 1).clamp_min(0)
-    target = row[edges.place]
-    # An edge into a row that went is void; it starts at a real token, since an empty place may hold anything.
-    alive = stays[edges.place] & (edges.weight != 0)
-    source = torch.where(alive, edges.source, keep[:1])
-    weight = torch.where(alive, edges.weight, 0.0)
-    alone = (~merged[keep]).float()
-    own = torch.arange(total, device=tokens.device)
-    return keep, MergeMap(torch.cat([source, keep]), torch.cat([target, own]), torch.cat([weight, alone]), total)
+    for key in (torch.where(is_row, mass.flatten(), 0.0), kind):
+        order = order[torch.sort(key[order], descending=True, stable=True).indices]
+    return torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0], device=order.device))
