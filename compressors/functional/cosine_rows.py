@@ -14,7 +14,8 @@ class CosineRows:
 
     Small groups (a frame each) have their n × n matrices computed once. A group whose matrix would be too large has
     each row computed when it is asked for, at one pass over its features, so that no matrix over all frames ever
-    exists.
+    exists. Matrix products are the only affordable way here, so a process that allows reduced precision in float32
+    products (TF32) gets similarities of that precision.
 
     Args:
         features: `[G, n, C]`, any float dtype; not copied.
