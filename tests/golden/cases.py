@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tests.golden import inputs
 
 FOLDER = Path(__file__).parent
 
+Case = dict[str, Any]
+
 
 @dataclass(frozen=True)
-class Case:
+class Release:
     """One case: the inputs by name, the release's parameters, and the arrays it returned."""
 
     name: str
@@ -43,19 +46,43 @@ def names(prefix: str) -> list[str]:
     return [case["name"] for case in _manifest() if case["name"].startswith(prefix)]
 
 
-def load(name: str) -> Case:
+def load(name: str) -> Release:
     """One case, its inputs checked against their digests."""
     entry = next(case for case in _manifest() if case["name"] == name)
     made = {}
     for source in entry["inputs"]:
-        array = getattr(inputs, source["function"])(**source["args"])
-        assert inputs.digest(array) == source["sha256"], f"{name}: {source['name']} was not remade bit for bit"
-        made[source["name"]] = torch.from_numpy(array)
+        made[source["name"]] = _made(source["function"], json.dumps(source["args"]), source["sha256"])
     with np.load(FOLDER / entry["file"]) as stored:
         arrays = {key: stored[key] for key in stored.files}
     tolerances = {key: spec["tolerance"] for key, spec in entry["arrays"].items() if "tolerance" in spec}
-    return Case(name, made, entry["params"], arrays, tolerances)
+    return Release(name, made, entry["params"], arrays, tolerances)
 
 
+def cases(family: str) -> list[Case]:
+    """The cases of one method's release, as `manifest.json` describes them."""
+    return [case for case in _manifest() if case["family"] == family]
+
+
+def features(case: Case) -> Tensor:
+    """The case's features `[T, N, C]` float32."""
+    (spec,) = case["inputs"]
+    return _made(spec["function"], json.dumps(spec["args"]), spec["sha256"])
+
+
+def expected(case: Case) -> dict[str, Tensor]:
+    """The case's arrays; integer ones as int64."""
+    with np.load(FOLDER / case["file"]) as arrays:
+        tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
+
+
+@cache
+def _made(function: str, args: str, sha256: str) -> Tensor:
+    array = getattr(inputs, function)(**json.loads(args))
+    assert inputs.digest(array) == sha256, "this machine makes other inputs than those of the golden vectors"
+    return torch.from_numpy(array)
+
+
+@cache
 def _manifest() -> list[dict[str, Any]]:
     return json.loads((FOLDER / "manifest.json").read_text())["cases"]
