@@ -54,6 +54,7 @@ _FASTVID = "FastVID, arXiv 2503.11187"
 _TOME = "ToMe, arXiv 2210.09461"
 _HOLITOM = "HoliTom, arXiv 2505.21334"
 _FLASHVID = "FlashVID, arXiv 2602.08024"
+_PRUNEVID = "PruneVid, arXiv 2412.16117"
 _STTM = "STTM, arXiv 2507.07990"
 _BASELINE = "baseline"
 
@@ -320,6 +321,12 @@ _METHODS: dict[str, Method] = {
             "two methods one after the other, each with its share of the budget: vidcom2, then tome",
             "composition",
             compressor={"name": "chain"},
+        ),
+        Method(
+            "prunevid",
+            "what stays alike in a scene is averaged over time, and every frame's rest around dense tokens",
+            _PRUNEVID,
+            compressor={"name": "prunevid"},
         ),
         Method("random", "tokens at random over the whole video", _BASELINE, {"selector": {"name": "random"}}),
         Method("stride", "every n-th token of the whole video", _BASELINE, {"selector": {"name": "stride"}}),
