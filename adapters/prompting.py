@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
 from adapters.errors import UnsupportedError
+from adapters.micro import MicroProcessor
 from adapters.video import Video
 
 VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
@@ -27,9 +28,11 @@ def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
     """
     if isinstance(processor, LayoutProcessor):
         return processor(question, video)
+    if isinstance(processor, MicroProcessor):
+        return dict(processor(processor.prompt(question), video.frames))
     content = [{"type": "video"}, {"type": "text", "text": question}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-    frames = torch.as_tensor(video.frames).permute(0, 3, 1, 2)
+    frames = video.frames.permute(0, 3, 1, 2)
     inputs = processor(
         text=[text],
         videos=[frames],
@@ -82,7 +85,7 @@ class LayoutProcessor:
 
     def __call__(self, question: str, video: Video) -> dict[str, Tensor]:
         """Inputs of one user turn."""
-        frames = torch.as_tensor(video.frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+        frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.kind == "llava_onevision":
             side = self.config.vision_config.image_size
             pixels = functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adapters.video import VideoError
 from compressors.errors import VidpressError
 from compressors.methods import method, method_names
 
@@ -32,7 +33,7 @@ def run_job(cfg: DictConfig) -> None:
     """
     try:
         importlib.import_module(f"experiments.{cfg.task.name}").run(cfg)
-    except VidpressError as error:
+    except (VidpressError, VideoError) as error:
         if _trace_wanted():
             raise
         if HydraConfig.get().mode == RunMode.RUN:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from transformers.utils import logging
 
 from adapters.errors import LoadError
 from adapters.loading import check_attention, check_device, check_dtype, load_published, load_random
@@ -50,7 +51,11 @@ def model_from(cfg: DictConfig) -> tuple[Any, Any]:
     if wanted.name == "micro":
         device, dtype = check_device(wanted.device), check_dtype(wanted.dtype)
         check_attention(wanted.attn_implementation, device, dtype)
-        return load_micro(device, dtype, wanted.attn_implementation)
+        logging.disable_progress_bar()  # it loads at once
+        try:
+            return load_micro(device, dtype, wanted.attn_implementation)
+        finally:
+            logging.enable_progress_bar()
     if wanted.weights == "random":
         model = load_random(_architecture(wanted.architecture), layers=wanted.layers, **place)
         return model, LayoutProcessor(model)
