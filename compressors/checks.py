@@ -30,9 +30,7 @@ def check_shapes(tokens: VideoTokens) -> None:
     frames, places, channels = tokens.features.shape
     given = f"features are [T={frames}, N={places}, C={channels}]"
     if tokens.grid is not None and (len(tokens.grid) != 2 or tokens.grid[0] * tokens.grid[1] != places):
-        raise InputError(
-            f"grid={tuple(tokens.grid)} has not N={places} places ({given}): give (height, width) with height·width = N."
-        )
+        raise InputError(f"grid={tokens.grid} is not (height, width) with height·width = N ({given}).")
     expected: dict[str, tuple[int | None, ...]] = {
         "attention": (frames, places),
         "keys": (frames, places, None),
@@ -78,7 +76,9 @@ def check_features(features: Any) -> None:
         if features.dim() == 2:
             hint = " A flat sequence [T·N, C] needs features.view(T, N, C); one frame is features[None]."
         if features.dim() == 4:
-            hint = " For frames on a grid [T, h, w, C] use features.flatten(1, 2) and grid=(h, w); for a batch, one call per video."
+            hint = (
+                " Frames on a grid [T, h, w, C]: features.flatten(1, 2) and grid=(h, w). A batch: one call per video."
+            )
         raise InputError(
             f"video has shape {shape}; expected 3 dimensions [T frames, N tokens per frame, C channels].{hint}"
         )

@@ -1,4 +1,8 @@
-"""Statistics of token features over the whole video, in blocks, accumulated in float32 without a float32 copy."""
+"""Statistics of token features over the whole video, in blocks: float32 arithmetic without a float32 copy of the whole.
+
+Sums are elementwise products and reductions, never matrix products: those would follow the process's settings for
+reduced precision (TF32, bfloat16, autocast), and may round equal rows differently, which would break ties at random.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from torch import Tensor
 
 from compressors.tokens import VideoTokens
 
-_BLOCK_VALUES = 1 << 18  # values per block: its float32 scratch stays in a core's cache
+_SCRATCH_SHARE = 1 / 64  # of the features' bytes: what the float32 values of one block may take
+_SCRATCH_LEAST = 1 << 17  # values; below that, the cost of a call outweighs its work
+_SCRATCH_MOST = 1 << 20  # values; more does not make a processor's caches happier
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +24,8 @@ class ChannelStatistics:
     """Per-channel statistics over all tokens of a video.
 
     Attributes:
-        mean: float32 `[C]`.
-        variance: float32 `[C]`, the population variance.
+        mean: float64 `[C]`.
+        variance: float64 `[C]`, the population variance.
         finite: 0-d bool; False when a feature is NaN or Inf (or so large that its square overflows float32).
     """
 
@@ -30,26 +36,50 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some frames, or a part of one frame: `frames` and `places` select `values [f, n, C]` float32 from the video."""
+    """Whole frames, or a part of one frame.
+
+    Attributes:
+        frames, places: where it lies in `[T, N]`.
+        values: `[f, n, C]` float32; empty places read as zero.
+        own: whether `values` is a copy, free to be overwritten.
+    """
 
     frames: slice
     places: slice
     values: Tensor
+    own: bool
+
+    def times(self, factor: Tensor) -> Tensor:
+        """`values · factor`; overwrites `values` where it may."""
+        return self.values.mul_(factor) if self.own else self.values * factor
+
+    def minus(self, shift: Tensor) -> Tensor:
+        """`values - shift`; overwrites `values` where it may."""
+        return self.values.sub_(shift) if self.own else self.values - shift
 
 
 def blocks(tokens: VideoTokens) -> Iterator[Block]:
-    """The features in float32, a block at a time; empty places read as zero."""
-    rows = max(1, _BLOCK_VALUES // tokens.channels)
-    frames_at_once = max(1, rows // tokens.places)
-    places_at_once = min(rows, tokens.places)
-    for frame in range(0, tokens.frames, frames_at_once):
-        for place in range(0, tokens.places, places_at_once):
-            frames = slice(frame, frame + frames_at_once)
-            places = slice(place, place + places_at_once)
-            values = tokens.features[frames, places].float()
+    """The features in float32, a block at a time."""
+    places, channels = tokens.places, tokens.channels
+    rows = max(1, _block_values(tokens) // channels)
+    many, few = max(1, rows // places), min(places, -(-places // -(-places // rows)))
+    for frame in range(0, tokens.frames, many):
+        for place in range(0, places, few):
+            where = slice(frame, min(frame + many, tokens.frames)), slice(place, min(place + few, places))
+            raw = tokens.features[where]
+            values = raw.float()
             if tokens.valid is not None:
-                values = torch.where(tokens.valid[frames, places].unsqueeze(-1), values, 0.0)
-            yield Block(frames, places, values)
+                values = torch.where(tokens.valid[where].unsqueeze(-1), values, 0.0)
+            yield Block(*where, values, own=values is not raw)
+
+
+def _block_values(tokens: VideoTokens) -> int:
+    size = tokens.features.numel()
+    if torch.compiler.is_compiling():
+        return size  # a compiler fuses the passes by itself, and one block keeps its graph small
+    share = int(size * tokens.features.element_size() * _SCRATCH_SHARE) // 4
+    most = _SCRATCH_MOST if tokens.device.type == "cpu" else size
+    return min(max(share, _SCRATCH_LEAST), most)
 
 
 def channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
@@ -58,29 +88,24 @@ def channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
 
 
 def _channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
-    # Each block is centred on its own mean, so squares never cancel; blocks are then merged in float64.
-    means, squares, sizes = [], [], []
+    # Each block is centred on its own mean, so that nothing cancels in float32; blocks are merged in float64:
+    # n·variance = Σ_blocks [Σ(x - mean_b)² + sum_b²/n_b] - sum²/n.
+    total = torch.zeros(tokens.channels, dtype=torch.float64, device=tokens.device)
+    squares, between = torch.zeros_like(total), torch.zeros_like(total)
     for block in blocks(tokens):
-        size: Tensor | int = block.values.shape[0] * block.values.shape[1]
-        mean = block.values.sum((0, 1))
-        if tokens.valid is None:
-            mean = mean / size
-            centred = block.values - mean
-        else:
-            present = tokens.valid[block.frames, block.places]
-            size = present.sum()
-            mean = mean / size.clamp_min(1)
-            centred = torch.where(present.unsqueeze(-1), block.values - mean, 0.0)
-        means.append(mean)
-        squares.append(centred.square_().sum((0, 1)))
-        sizes.append(size)
-    size64 = torch.stack(
-        [s if isinstance(s, Tensor) else torch.tensor(s, device=tokens.device) for s in sizes]
-    ).double()
-    mean64 = torch.stack(means).double()
-    mean = size64 @ mean64 / tokens.total
-    variance = (torch.stack(squares).double().sum(0) + size64 @ (mean64 - mean).square_()) / tokens.total
-    return ChannelStatistics(mean.float(), variance.float(), torch.isfinite(variance).all())
+        present = None if tokens.valid is None else tokens.valid[block.frames, block.places].unsqueeze(-1)
+        partial = block.values.sum((0, 1))
+        size = block.values.shape[0] * block.values.shape[1] if present is None else present.sum().clamp_min(1)
+        centred = block.minus(partial / size)
+        if present is not None:
+            centred = torch.where(present, centred, 0.0)
+        squares += centred.square_().sum((0, 1))
+        wide = partial.double()
+        total += wide
+        between += wide * wide / size
+    mean = total / tokens.total
+    variance = ((squares + (between - total * mean)) / tokens.total).clamp_min(0.0)
+    return ChannelStatistics(mean, variance, torch.isfinite(variance).all())
 
 
 def low_variance_channels(tokens: VideoTokens, fraction: float = 0.5) -> Tensor:
@@ -95,11 +120,11 @@ def finite_flag(tokens: VideoTokens) -> Tensor:
 
     Uses the channel statistics where a method has computed them, else one pass of its own.
     """
+    if tokens.knows("channel_statistics"):
+        return channel_statistics(tokens).finite
     return tokens.memo("finite", lambda: _finite(tokens))
 
 
 def _finite(tokens: VideoTokens) -> Tensor:
-    if tokens.knows("channel_statistics"):
-        return channel_statistics(tokens).finite
     extremes = [torch.stack(torch.aminmax(block.values)) for block in blocks(tokens)]
     return torch.isfinite(torch.stack(extremes)).all()
