@@ -95,9 +95,9 @@ def clips(model: Any, family: Family, inputs: dict[str, Tensor]) -> list[Clip]:
     base = model.base_model
     if not family.mrope:
         flat = base.get_video_features(pixels, return_dict=True, **_llava_defaults(model)).pooler_output
-        frames = pixels.shape[1]
-        places = flat.shape[1] // frames
-        side = int(places**0.5)
+        vision, frames = model.config.vision_config, pixels.shape[1]
+        side = (vision.image_size // vision.patch_size + 1) // 2
+        places = side * side
         newline = base.image_newline[None]
         return [Clip(v[: frames * places].view(frames, places, -1), (side, side), (), newline) for v in flat]
     grids = inputs["video_grid_thw"]
