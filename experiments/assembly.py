@@ -11,10 +11,11 @@ import compressors  # noqa: F401  (registers every part)
 from compressors.base import Compressor
 from compressors.budget import Budget
 from compressors.build import build
-from compressors.errors import BuildError
+from compressors.errors import BuildError, InputError
 from compressors.methods import PARTS, method
 
 POSITIONS = ("original", "contiguous")
+NUMBERS = {"frames": (int, 1), "fps": ((int, float), 1e-3), "max_new_tokens": (int, 1), "seed": (int, 0)}
 
 
 def compressor_from(cfg: DictConfig) -> Compressor:
@@ -41,6 +42,21 @@ def budget_from(cfg: DictConfig) -> dict[str, Any]:
     stated = {key: cfg[key] for key in ("retention", "tokens", "tokens_per_frame")}
     Budget(**stated)
     return {key: value for key, value in stated.items() if value is not None}
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Settings that must be numbers; null is allowed where the default is null.
+
+    Raises:
+        InputError: something else was given.
+    """
+    for key, (kind, least) in NUMBERS.items():
+        value = cfg[key]
+        if value is None and key in ("frames", "fps"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind) or value < least:
+            what = "a whole number" if kind is int else "a number"
+            raise InputError(f"{key}={value} must be {what}, {least} or more.")
 
 
 def positions_from(cfg: DictConfig) -> str:

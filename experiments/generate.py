@@ -15,7 +15,7 @@ from adapters.prompting import answer, prompt
 from adapters.report import Report
 from adapters.video import Video, read_video
 from compressors.base import Compressor
-from experiments.assembly import budget_from, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.display import budget_chart, facts, progress_bar, stage_table
 from experiments.results import output_folder, versions, write_json
 from experiments.subject import clip_from, model_from
@@ -38,6 +38,7 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
             where that can be known.
     """
     # Whatever can be wrong in the settings shows before anything slow starts.
+    check_numbers(cfg)
     budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
     clip = clip_from(cfg)
     started = time.perf_counter()
