@@ -241,6 +241,7 @@ class Compressor(Part):
             RequirementError: a component needs something `tokens` does not carry.
         """
         self.check_requirements(tokens)
+        tokens.forget_checks()
         budget = budget or Budget()
         total = budget.resolve(tokens.frames, tokens.places, tokens.total)
         if total == tokens.total and self.exact:

@@ -47,9 +47,7 @@ def check_shapes(tokens: VideoTokens) -> None:
     if tokens.valid is not None:
         _check_tensor("valid", tokens.valid, (frames, places), "[T, N]", given, tokens.device)
         if tokens.valid.dtype != torch.bool:
-            raise InputError(
-                f"valid has dtype {tokens.valid.dtype}; it must be bool, True where a place holds a token."
-            )
+            raise InputError(f"valid has dtype {tokens.valid.dtype}; expected bool, True where a place holds a token.")
         if tokens.counts is None or len(tokens.counts) != frames:
             raise InputError(
                 f"valid needs counts, the number of tokens of each of the {frames} frames, known on the host."
@@ -111,8 +109,8 @@ def _check_tensor(
 def check_flag(tokens: VideoTokens) -> Tensor:
     """0-d bool on the features' device: False when values are not finite or a wrapped selector returned nonsense.
 
-    Call it after compressing: it uses what the method computed, and reads nothing on the host. When it turns out False,
-    `raise_failed_checks` says why.
+    Call it on a result's `tokens`: it uses what the method computed, and reads nothing on the host. When it turns out
+    False, `raise_failed_checks` says why.
     """
     flags = [finite_flag(tokens), *(passed for passed, _ in tokens._checks)]
     flags += [torch.isfinite(value).all() for value in _small(tokens).values()]
