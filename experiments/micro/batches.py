@@ -64,36 +64,20 @@ class Layout:
         ids = head + [tokenizer.convert_tokens_to_ids("<|video_pad|>")] * video + end
         self.prefix = torch.tensor(ids)
 
+        # As the library numbers them: a video takes as many places as its grid is high or wide, however long it is.
         start = len(head)
         grid = torch.meshgrid(torch.arange(pairs), torch.arange(rows), torch.arange(columns), indexing="ij")
         vision = torch.stack(grid).reshape(3, -1) + start
         behind = start + max(rows, columns)
-        self.prefix_positions = torch.cat(
-            [torch.arange(start).expand(3, -1), vision, torch.full((3, 1), behind)], dim=1
-        )  # [3, text_start]
+        text = (behind + 1 + torch.arange(BLOCK)).repeat(blocks)
+        numbers = [torch.arange(start).expand(3, -1), vision, torch.full((3, 1), behind), text.expand(3, -1)]
+        self.positions = torch.cat(numbers, dim=1)[:, None]  # [3, 1, L]
 
         block = torch.arange(self.length - self.text_start) // BLOCK
         mask = torch.ones(self.length, self.length, dtype=torch.bool).tril()
         mask[self.text_start :, self.text_start :] &= block[:, None] == block[None, :]
         hidden = torch.finfo(torch.bfloat16).min
         self.mask = torch.zeros(1, 1, *mask.shape).masked_fill(~mask, hidden)  # added to the scores
-        self._text_position = behind + 1
-        self._last_position = int(self.prefix_positions.max())
-
-    def positions(self, prompt_lengths: torch.Tensor) -> torch.Tensor:
-        """Positions `[3, B, L]`; `prompt_lengths` `[B, blocks]` counts each block's tokens before the answer.
-
-        The prompt counts on from the video's largest row or column; a generated token, as in `generate`, from the
-        largest position of all, which in a long video is the last frame's.
-        """
-        batch, blocks = prompt_lengths.shape
-        prefix = self.prefix_positions[:, None].expand(3, batch, -1)
-        offset = torch.arange(BLOCK).expand(batch, blocks, BLOCK)
-        text = self._text_position + offset
-        after = (self._text_position + prompt_lengths).clamp(min=self._last_position + 1)[..., None]
-        answer = after + offset - prompt_lengths[..., None]
-        text = torch.where(offset < prompt_lengths[..., None], text, answer).reshape(batch, -1)
-        return torch.cat([prefix, text.expand(3, -1, -1)], dim=2)
 
 
 def encode_blocks(

@@ -174,11 +174,10 @@ def _answer(
     embeds = embeds.masked_scatter(video, features.to(embeds.dtype).repeat(len(ids), 1))
     first = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
     token = first.logits[:, -1].argmax(-1, keepdim=True)
-    behind = positions.amax((0, 2))[None, :, None].expand(3, -1, -1) + 1
     second = model(
         inputs_embeds=model.get_input_embeddings()(token),
         attention_mask=torch.cat([mask, mask.new_ones(len(ids), 1)], dim=1),
-        position_ids=behind,
+        position_ids=positions[..., -1:] + 1,
         past_key_values=first.past_key_values,
     )
     return torch.cat([token, second.logits[:, -1].argmax(-1, keepdim=True)], dim=1)

@@ -57,7 +57,7 @@ def decode(
     head = prefix[: layout.video.start].expand(batch, -1, -1)
     end = prefix[layout.video.stop :].expand(batch, -1, -1)
     x = torch.cat([head, video.to(prefix.dtype), end, decoder.embed_tokens(text)], dim=1)
-    positions = decoder.rotary_emb(x, layout.positions(lengths))
+    positions = decoder.rotary_emb(x, layout.positions)
     states = []
     for layer in decoder.layers:
         x = layer(x, attention_mask=layout.mask, position_embeddings=positions)
