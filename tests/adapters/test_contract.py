@@ -67,6 +67,31 @@ def test_prefill(family: tiny.Family, layout: tiny.Rows, precision: Precision, c
         close(logits[b, -len(want) :], want, precision)
 
 
+@pytest.mark.parametrize("padding", ["none", "right", "no mask"])
+def test_prefill_with_other_masks(family: tiny.Family, padding: str) -> None:
+    """A plain forward without a mask, and one padded on the right."""
+    layout = tiny.LAYOUTS["padded" if padding == "right" else "even"]
+    inputs = tiny.prompt(family, layout)
+    model, reference = tiny.build(family), tiny.untouched(family)
+    given = Given(tiny.ragged_keeps(family, layout))
+    rows = truth.rows(reference, family, inputs)
+    if padding == "no mask":
+        del inputs["attention_mask"]
+    if padding == "right":
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            if name in inputs:
+                by_row = zip(inputs[name], rows, strict=True)
+                inputs[name] = torch.stack([value.roll(len(row.ids), dims=0) for value, row in by_row])
+    with torch.no_grad(), press(model, given):
+        logits = model(**inputs).logits
+    if padding == "right":
+        del inputs["attention_mask"]
+    results = [given(clip.tokens(i)) for i, clip in enumerate(truth.clips(reference, family, inputs))]
+    for b, row in enumerate(rows):
+        want = truth.logits(reference, truth.pruned(row, results))
+        close(logits[b, -len(want) :], want, EAGER)
+
+
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("seed", [0, 2])
 def test_generation(family: tiny.Family, layout: tiny.Rows, precision: Precision, cache: str, seed: int) -> None:
@@ -98,6 +123,32 @@ def test_a_single_video_dropped_whole(family: tiny.Family) -> None:
     rows = tiny.LAYOUTS["one"]
     inputs, given = tiny.prompt(family, rows), Given((torch.empty(0, dtype=torch.int64),))
     check(family, inputs, given, truth.compress(tiny.untouched(family), family, inputs, given))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_any_layout(family: tiny.Family, seed: int) -> None:
+    """Random layouts, keep sets and caches."""
+    rows = tiny.random_rows(family, seed)
+    inputs = tiny.prompt(family, rows, seed)
+    compressor = (Given, GivenMerge)[seed % 2]
+    given = compressor(tiny.ragged_keeps(family, rows, seed))
+    results = truth.compress(tiny.untouched(family), family, inputs, given)
+    check(family, inputs, given, results, **list(CACHES.values())[seed % 3])
+
+
+@pytest.mark.parametrize("name", ["one", "mixed"])
+def test_half_precision(family: tiny.Family, name: str) -> None:
+    """bfloat16 through and through; only loosely equal, but nothing is off by a token."""
+    half = Precision("sdpa", torch.bfloat16, 0.1)
+    inputs = tiny.prompt(family, tiny.LAYOUTS[name], dtype=half.dtype)
+    model, reference = tiny.build(family, *half.model), tiny.untouched(family, *half.model)
+    given = Given(tiny.ragged_keeps(family, tiny.LAYOUTS[name]))
+    with press(model, given):
+        out = generated(model, inputs)
+    results = truth.compress(reference, family, inputs, given)
+    for b, row in enumerate(truth.rows(reference, family, inputs)):
+        close(out.logits[b], truth.forced(reference, truth.pruned(row, results), out.tokens[b]), half)
 
 
 @pytest.mark.parametrize("method", METHODS)

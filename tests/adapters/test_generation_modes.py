@@ -147,6 +147,80 @@ def test_a_second_turn(family: tiny.Family, layout: tiny.Rows, grids: bool, posi
     check_second_turn(family, wanted(family, inputs, given, positions=positions), more, second)
 
 
+def test_a_second_turn_with_several_answers(family: tiny.Family) -> None:
+    """The cache of one turn is repeated by hand, and every copy of a row draws its own answer."""
+    layout = tiny.LAYOUTS["even"]
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    model, reference, more = tiny.build(family), tiny.untouched(family), new_text(2)
+    with press(model, given):
+        first = generated(model, inputs)
+        first.cache.batch_repeat_interleave(2)
+        turn = second_turn(inputs, first, more, False)
+        out = generated(model, turn, past_key_values=first.cache, do_sample=True, num_return_sequences=2)
+    for b, row in enumerate(wanted(family, inputs, given)):
+        longer = truth.next_turn(reference, truth.greedy(reference, row, STEPS), more[b])
+        for i in (2 * b, 2 * b + 1):
+            close(out.logits[i], truth.forced(reference, longer, out.tokens[i]), EAGER)
+
+
+@pytest.mark.parametrize("name", ["one", "even", "padded"])
+def test_a_question_on_a_prefilled_cache(family: tiny.Family, name: str) -> None:
+    """A forward fills the cache once; `generate` then answers different questions on copies of it."""
+    layout = tiny.LAYOUTS[name]
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    model, reference = tiny.build(family), tiny.untouched(family)
+    with press(model, given):
+        with torch.no_grad():
+            cache = model(**inputs, use_cache=True).past_key_values
+        answers = []
+        for seed in range(2):
+            more = new_text(len(layout), 2 + seed, seed)
+            prompt = {
+                "input_ids": torch.cat([inputs["input_ids"], more], dim=1),
+                "attention_mask": torch.nn.functional.pad(inputs["attention_mask"], (0, more.shape[1]), value=1),
+            }
+            answers.append((more, generated(model, prompt, past_key_values=copy.deepcopy(cache))))
+    for b, row in enumerate(wanted(family, inputs, given)):
+        for more, answer in answers:
+            want = truth.greedy(reference, truth.extended(reference, row, more[b], row.extent), STEPS)
+            assert answer.tokens[b].tolist() == want.tokens.tolist(), f"row {b}"
+            close(answer.logits[b], want.logits, EAGER)
+
+
+def test_a_second_turn_after_a_first_without_press(family: tiny.Family) -> None:
+    """A cache filled at full length stays what it is."""
+    layout = tiny.LAYOUTS["padded"]
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    model, more = tiny.build(family), new_text(2)
+    first = generated(model, inputs)
+    with press(model, given):
+        second = generated(model, second_turn(inputs, first, more, True), past_key_values=first.cache)
+    check_second_turn(family, truth.rows(tiny.untouched(family), family, inputs), more, second)
+
+
+@pytest.mark.parametrize("positions", ["original", "contiguous"])
+def test_a_video_in_a_later_turn(positions: str) -> None:
+    """LLaVA-OneVision: every turn may bring a video of its own. (M-RoPE families need grids the library ties to the
+    whole prompt, so there it does not work unpressed either.)"""
+    family = tiny.FAMILIES["llava_onevision"]
+    layouts = [tiny.LAYOUTS["one"], ((tiny.Text(2), tiny.Video(3), tiny.Text(3)),)]
+    prompts = [tiny.prompt(family, layout, i) for i, layout in enumerate(layouts)]
+    keeps = [tiny.ragged_keeps(family, layout, i) for i, layout in enumerate(layouts)]
+    current: list[Tensor] = list(keeps[0])
+    model, reference = tiny.build(family), tiny.untouched(family)
+    with press(model, Chosen(lambda tokens: current[tokens.index]), positions=positions):
+        first = generated(model, prompts[0])
+        current = list(keeps[1])
+        turn = second_turn(prompts[0], first, prompts[1]["input_ids"], False)
+        turn["pixel_values_videos"] = prompts[1]["pixel_values_videos"]
+        second = generated(model, turn, past_key_values=first.cache)
+    parts = [wanted(family, prompt, Given(keep))[0] for prompt, keep in zip(prompts, keeps, strict=True)]
+    row = truth.joined(truth.extended(reference, parts[0], first.tokens[0], parts[0].last), parts[1])
+    want = truth.greedy(reference, truth.contiguous(row) if positions == "contiguous" else row, STEPS)
+    assert second.tokens[0].tolist() == want.tokens.tolist()
+    close(second.logits[0], want.logits, EAGER)
+
+
 def test_a_third_turn(family: tiny.Family) -> None:
     layout = tiny.LAYOUTS["padded"]
     inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))

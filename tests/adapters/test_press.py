@@ -129,6 +129,7 @@ def test_a_failed_call_does_not_spoil_the_next(family: tiny.Family, where: str) 
 
 def test_a_second_press_is_refused(family: tiny.Family) -> None:
     model, inputs, given = case(family)
+    generated(model, inputs)
     before = snapshot(model)
     with press(model, given):
         with pytest.raises(AlreadyPressed, match=type(model).__name__), press(model, "vidcom2"):

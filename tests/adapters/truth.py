@@ -334,6 +334,18 @@ def extended(model: Any, row: Row, ids: Tensor, first: Tensor) -> Row:
     )
 
 
+def joined(head: Row, tail: Row) -> Row:
+    """Two rows one after the other, the second starting after the largest position of the first (one axis)."""
+    return replace(
+        head,
+        ids=torch.cat([head.ids, tail.ids]),
+        embeds=torch.cat([head.embeds, tail.embeds]),
+        positions=torch.cat([head.positions, head.extent[:, None] + tail.positions], dim=1),
+        logical=head.logical + tail.logical,
+        dropped=torch.cat([head.dropped, tail.dropped]),
+    )
+
+
 @dataclass(frozen=True)
 class Continuation:
     """Greedy decoding: `tokens [n]`, `logits [n, V]` that chose them, and the row with all but the last appended."""
