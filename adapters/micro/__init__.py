@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen2VLForConditionalGeneration
@@ -45,8 +46,7 @@ def load_micro(
         ['ring']
     """
     folder = Path(folder) if folder is not None else weights_dir()
-    model = Qwen2VLForConditionalGeneration.from_pretrained(
+    model: Any = Qwen2VLForConditionalGeneration.from_pretrained(
         str(folder), dtype=dtype, attn_implementation=attn_implementation, local_files_only=True
     )
-    model.to(device=torch.device(device))
-    return model.eval(), MicroProcessor.from_pretrained(folder)
+    return model.to(device).eval(), MicroProcessor.from_pretrained(folder)

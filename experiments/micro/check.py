@@ -12,15 +12,16 @@ import json
 import math
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import Qwen2VLForConditionalGeneration
 
 from adapters.micro import MicroProcessor, load_micro
 from adapters.video import read_video
@@ -112,9 +113,7 @@ def shortfalls(scores: dict[tuple[str, str], Score]) -> list[str]:
 
 
 @torch.no_grad()
-def _ask(
-    model: Qwen2VLForConditionalGeneration, processor: MicroProcessor, spec: ClipSpec, rng: np.random.Generator
-) -> dict[str, dict[str, str]]:
+def _ask(model: Any, processor: MicroProcessor, spec: ClipSpec, rng: np.random.Generator) -> dict[str, dict[str, str]]:
     """Replies by condition and question type to one phrasing of every question.
 
     The video is encoded once; a reply is the two most likely tokens in a row, as `generate` takes them. That it does is
@@ -155,9 +154,7 @@ def _ask(
     return replies
 
 
-def _answer(
-    model: Qwen2VLForConditionalGeneration, inputs: dict[str, torch.Tensor], features: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
+def _answer(model: Any, inputs: Mapping[str, torch.Tensor], features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Two greedy tokens `[B, 2]` under a mask, all tokens at the places they have in the unmasked prompt.
 
     A reply that is no known answer followed by the end of the turn counts as wrong, so two tokens decide.

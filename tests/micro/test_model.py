@@ -97,18 +97,18 @@ def test_a_packed_sequence_equals_prompts_alone(micro, bucket: Bucket) -> None:
     rows, columns = bucket.height // 28, bucket.width // 28
     batch = make_batch(np.random.default_rng(5), bucket, codec_share=0.0)
     layout = Layout(processor.tokenizer, bucket.frames // 2, rows, columns)
-    ids, lengths, _ = encode_blocks(processor.tokenizer, batch["questions"], batch["answers"])
+    ids, lengths, _ = encode_blocks(processor.tokenizer, batch.questions, batch.answers)
     with torch.no_grad():
-        inputs = processor([processor.prompt("")] * bucket.batch, list(batch["frames"]))
+        inputs = processor([processor.prompt("")] * bucket.batch, list(batch.frames))
         patches = inputs["pixel_values_videos"].view(bucket.batch, -1, 1176)
         video = tower(model, patches, rows, columns)
         expected = model.get_video_features(
             inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
         ).pooler_output
         torch.testing.assert_close(video, torch.stack(expected), rtol=1e-4, atol=1e-4)
-        for row, asked in enumerate(batch["questions"]):
+        for row, asked in enumerate(batch.questions):
             alone = processor(
-                [processor.prompt(asked[q.name]) for q in QUESTIONS], [batch["frames"][row]] * len(QUESTIONS)
+                [processor.prompt(asked[q.name]) for q in QUESTIONS], [batch.frames[row]] * len(QUESTIONS)
             )
             out = model.generate(
                 **alone, max_new_tokens=2, return_dict_in_generate=True, output_logits=True, eos_token_id=-1
@@ -123,10 +123,10 @@ def test_a_packed_sequence_equals_prompts_alone(micro, bucket: Bucket) -> None:
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     data = Batches(seed=3, first_step=0, small_until=0)
     first, second = data.make(11), Batches(seed=3, first_step=11, small_until=0).make(11)
-    assert first["bucket"] == second["bucket"]
-    assert torch.equal(first["frames"], second["frames"])
-    assert first["questions"] == second["questions"]
-    assert {data.make(step)["bucket"] for step in range(12)} <= set(BUCKETS)
+    assert first.bucket == second.bucket
+    assert torch.equal(first.frames, second.frames)
+    assert first.questions == second.questions
+    assert {data.make(step).bucket for step in range(12)} <= set(BUCKETS)
 
 
 def test_normalise_is_the_processors(micro) -> None:
