@@ -15,7 +15,12 @@ from compressors.errors import BuildError, InputError
 from compressors.methods import PARTS, method
 
 POSITIONS = ("original", "contiguous")
-NUMBERS = {"frames": (int, 1), "fps": ((int, float), 1e-3), "max_new_tokens": (int, 1), "seed": (int, 0)}
+NUMBERS: Mapping[str, tuple[type, float]] = {
+    "frames": (int, 1),
+    "fps": (float, 0.001),
+    "max_new_tokens": (int, 1),
+    "seed": (int, 0),
+}
 
 
 def compressor_from(cfg: DictConfig) -> Compressor:
@@ -30,7 +35,7 @@ def compressor_from(cfg: DictConfig) -> Compressor:
     if method(name).compressor is not None:
         # For a method that does not split into parts, "none" means that nothing was asked for.
         parts = {kind: spec for kind, spec in parts.items() if spec["name"] != "none"}
-    return build(name, **parts, **own)  # type: ignore[arg-type]
+    return build(name, **parts, **own)
 
 
 def budget_from(cfg: DictConfig) -> dict[str, Any]:
@@ -51,10 +56,10 @@ def check_numbers(cfg: DictConfig) -> None:
         InputError: something else was given.
     """
     for key, (kind, least) in NUMBERS.items():
-        value = cfg[key]
+        value: Any = cfg[key]
         if value is None and key in ("frames", "fps"):
             continue
-        if isinstance(value, bool) or not isinstance(value, kind) or value < least:
+        if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < least:
             what = "a whole number" if kind is int else "a number"
             raise InputError(f"{key}={value} must be {what}, {least} or more.")
 

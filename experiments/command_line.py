@@ -80,7 +80,9 @@ def explain(error: Exception) -> str:
     if "Ambiguous value" in text or "mismatched input ','" in text:
         return "several values for one setting: add -m to sweep over them, or quote the value if it is one text."
     if match := re.match(r"Error parsing override '(.*)'", text):
-        return f"{match[1]}: this cannot be read; settings are written KEY=VALUE, with quotes around special characters."
+        return (
+            f"{match[1]}: this cannot be read; settings are written KEY=VALUE, with quotes around special characters."
+        )
     return " ".join(text.split())
 
 

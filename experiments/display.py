@@ -14,7 +14,13 @@ from rich.text import Text
 BAR_WIDTH = 40
 MAX_BARS = 32
 SPARKS = "▁▂▃▄▅▆▇█"
-STAGES = {"decode_video": "decode video", "encode": "encode", "compress": "compress", "prefill": "prefill", "decode": "decode"}
+STAGES = {
+    "decode_video": "decode video",
+    "encode": "encode",
+    "compress": "compress",
+    "prefill": "prefill",
+    "decode": "decode",
+}
 
 
 @contextmanager

@@ -38,7 +38,9 @@ def test_without_network_or_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("We couldn't connect to the Hub.\nand much more text")
 
     monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", unreachable)
-    with pytest.raises(LoadError, match=r"couldn't connect to the Hub\. Check the name and the network, or give a local"):
+    with pytest.raises(
+        LoadError, match=r"couldn't connect to the Hub\. Check the name and the network, or give a local"
+    ):
         loading.load_published("Qwen/Qwen2-VL-7B-Instruct")
 
 

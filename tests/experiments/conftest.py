@@ -24,9 +24,7 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture
-def vidpress(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
+def vidpress(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """`vidpress(*arguments)` is `python run.py *arguments` in an empty folder."""
     import run
 

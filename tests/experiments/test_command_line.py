@@ -47,7 +47,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: " ".join(value) if type(value) is list else "")
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=lambda value: " ".join(value) if type(value) is list else ""
+)
 def test_a_mistake_is_one_line_and_exit_code_2(vidpress: Command, arguments: list[str], message: str) -> None:
     code, out, err, folder = vidpress(*arguments)
     assert code == 2

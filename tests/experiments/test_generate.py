@@ -100,7 +100,12 @@ TINY = ROOT / "tests" / "experiments" / "tiny_qwen2vl.json"
 
 def test_random_weights_of_another_architecture(vidpress: Command) -> None:
     code, out, err, folder = vidpress(
-        "model=qwen2vl", "model.weights=random", f"model.architecture={TINY}", "model.layers=2", "model.dtype=float32", *QUICK
+        "model=qwen2vl",
+        "model.weights=random",
+        f"model.architecture={TINY}",
+        "model.layers=2",
+        "model.dtype=float32",
+        *QUICK,
     )
     assert code == 0, err
     result = only_result(folder)
