@@ -59,7 +59,8 @@ def check_numbers(cfg: DictConfig) -> None:
         value: Any = cfg[key]
         if value is None and key in ("frames", "fps"):
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < least:
+        fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not fits or float(value) < least:
             what = "a whole number" if kind is int else "a number"
             raise InputError(f"{key}={value} must be {what}, {least} or more.")
 
