@@ -309,9 +309,10 @@ def quiet_generation(model: Any) -> None:
 
 
 @cache
-def _master(name: str, attention: str, dtype: torch.dtype) -> Any:
+def _master(name: str, attention: str, dtype: torch.dtype, vocabulary: int) -> Any:
     family = FAMILIES[name]
     config = family.config()
+    config.text_config.vocab_size = vocabulary
     model = getattr(transformers, family.model_class)._from_config(config, attn_implementation=attention)
     if "moe" in name:
         model.set_experts_implementation("eager")  # the grouped kernels have no float64
@@ -321,14 +322,18 @@ def _master(name: str, attention: str, dtype: torch.dtype) -> Any:
     return model.to(dtype)
 
 
-def build(family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32) -> Any:
+def build(
+    family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
+) -> Any:
     """A fresh tiny model; equal arguments give equal weights."""
-    return copy.deepcopy(_master(family.name, attention, dtype))
+    return copy.deepcopy(_master(family.name, attention, dtype, vocabulary))
 
 
-def untouched(family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32) -> Any:
+def untouched(
+    family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
+) -> Any:
     """The shared model of the same weights that no test may press or change: what truth is computed with."""
-    return _master(family.name, attention, dtype)
+    return _master(family.name, attention, dtype, vocabulary)
 
 
 def tiny_llama() -> Any:
