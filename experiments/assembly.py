@@ -20,6 +20,7 @@ NUMBERS: Mapping[str, tuple[type, float]] = {
     "fps": (float, 0.001),
     "max_new_tokens": (int, 1),
     "seed": (int, 0),
+    "task.repeats": (int, 1),
 }
 
 
@@ -56,7 +57,7 @@ def check_numbers(cfg: DictConfig) -> None:
         InputError: something else was given.
     """
     for key, (kind, least) in NUMBERS.items():
-        value: Any = cfg[key]
+        value: Any = OmegaConf.select(cfg, key)
         if value is None and key in ("frames", "fps"):
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
