@@ -41,7 +41,7 @@ def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
         videos_kwargs={"video_metadata": [metadata(video)], "do_sample_frames": False},
         return_tensors="pt",
     )
-    return dict(inputs)
+    return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
 
 def answer(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> str:
