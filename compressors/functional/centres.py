@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressors.functional.statistics import blocks, low_variance_channels
+from compressors.functional.statistics import blocks, column_sums, low_variance_channels
 from compressors.tokens import VideoTokens
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
@@ -45,9 +45,9 @@ class CentreSimilarity:
         video_centres = self._video_centres(centres, capacity)
         centres /= capacity.clamp_min(1)
         to_video, to_frame = torch.empty_like(inverse), torch.empty_like(inverse)
-        for block in blocks(tokens):
+        for block in blocks(tokens, products=2):
             where = block.frames, block.places
-            to_video[where] = (block.values * video_centres[block.frames].unsqueeze(1)).sum(-1)
+            to_video[where] = block.times(video_centres[block.frames].unsqueeze(1), last=False).sum(-1)
             to_frame[where] = block.times(centres[block.frames].unsqueeze(1)).sum(-1)
         return (
             self._kernel(to_video.mul_(inverse), video_centres, inverse),
@@ -63,9 +63,7 @@ class CentreSimilarity:
             norm = torch.linalg.vector_norm(masked, dim=-1)
             scale = torch.where(norm > 0, 1 / norm, 0.0)
             inverse[block.frames, block.places] = scale
-            if self.centres == "unit":
-                masked = masked * scale.unsqueeze(-1) if mask is None else masked.mul_(scale.unsqueeze(-1))
-            sums[block.frames] += masked.sum(1)
+            sums[block.frames] += column_sums(masked, scale if self.centres == "unit" else None)
         return inverse, sums
 
     def _video_centres(self, sums: Tensor, capacity: Tensor) -> Tensor:
