@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from adapters.errors import LoadError
 
@@ -21,7 +20,9 @@ ATTENTION = ("eager", "sdpa", "flash_attention_2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def load_published(path: str, *, device: str = "auto", dtype: str = "bfloat16", attn_implementation: str = "sdpa") -> Any:
+def load_published(
+    path: str, *, device: str = "auto", dtype: str = "bfloat16", attn_implementation: str = "sdpa"
+) -> tuple[Any, Any]:
     """A checkpoint's model and processor, from the Hugging Face Hub or a local folder; never with remote code.
 
     Args:
@@ -51,8 +52,8 @@ def load_published(path: str, *, device: str = "auto", dtype: str = "bfloat16", 
     name = str(folder) if local else path
     try:
         # The processor first: it is small, and whatever is wrong shows before gigabytes are read.
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             name, dtype=number, attn_implementation=attn_implementation, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
@@ -73,7 +74,7 @@ def load_random(
     device: str = "auto",
     dtype: str = "bfloat16",
     attn_implementation: str = "sdpa",
-) -> nn.Module:
+) -> Any:
     """A published architecture with random weights: the right size for timing, without a download.
 
     Args:
@@ -97,10 +98,14 @@ def load_random(
     except (ValueError, KeyError, TypeError) as error:
         raise LoadError(f"architecture {architecture}: {_first_line(error)}") from error
     with target:
-        model = AutoModelForImageTextToText.from_config(config, dtype=number, attn_implementation=attn_implementation)
+        options = {"dtype": number, "attn_implementation": attn_implementation}
+        model: Any = AutoModelForImageTextToText.from_config(config, **options)  # type: ignore[no-untyped-call]
     special = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
-    model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=None, pad_token_id=0, suppress_tokens=[token for token in special if token is not None]
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        suppress_tokens=[token for token in special if token is not None],
     )
     return model.eval()
 
@@ -164,7 +169,9 @@ def check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None
     if name != "flash_attention_2":
         return
     if not is_flash_attn_2_available():
-        raise LoadError("flash_attention_2 is not available: it needs a GPU and pip install 'vidpress[flash]'; or use sdpa.")
+        raise LoadError(
+            "flash_attention_2 is not available: it needs a GPU and pip install 'vidpress[flash]'; or use sdpa."
+        )
     if device.type != "cuda" or dtype == torch.float32:
         raise LoadError(f"flash_attention_2 needs a GPU and float16 or bfloat16, not {dtype} on {device}; use sdpa.")
 

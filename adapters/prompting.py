@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
 from adapters.errors import UnsupportedError
+from adapters.micro import MicroProcessor
 from adapters.video import Video
 
 VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
@@ -27,16 +28,20 @@ def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
     """
     if isinstance(processor, LayoutProcessor):
         return processor(question, video)
+    if isinstance(processor, MicroProcessor):
+        return dict(processor(processor.prompt(question), video.frames))
     content = [{"type": "video"}, {"type": "text", "text": question}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-    frames = torch.as_tensor(video.frames).permute(0, 3, 1, 2)
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    frames = video.frames.permute(0, 3, 1, 2)
     inputs = processor(
         text=[text],
         videos=[frames],
         videos_kwargs={"video_metadata": [metadata(video)], "do_sample_frames": False},
         return_tensors="pt",
     )
-    return dict(inputs)
+    return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
 
 def answer(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> str:
@@ -74,7 +79,7 @@ class LayoutProcessor:
 
     min_tokens, max_tokens = 128, 768  # of a group of two frames, as the published Qwen2-VL processor limits them
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.config: Any = model.config
         self.kind: str = self.config.model_type
         if self.kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "llava_onevision"):
@@ -82,12 +87,15 @@ class LayoutProcessor:
 
     def __call__(self, question: str, video: Video) -> dict[str, Tensor]:
         """Inputs of one user turn."""
-        frames = torch.as_tensor(video.frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+        frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.kind == "llava_onevision":
             side = self.config.vision_config.image_size
             pixels = functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)
             pooled = math.ceil(side // self.config.vision_config.patch_size / 2)
-            return {**self._text([pixels.shape[0] * pooled**2 + 1], question, [""]), "pixel_values_videos": pixels[None]}
+            return {
+                **self._text([pixels.shape[0] * pooled**2 + 1], question, [""]),
+                "pixel_values_videos": pixels[None],
+            }
         pixels, (groups, height, width) = self._patches(frames)
         places = height * width // self.config.vision_config.spatial_merge_size**2
         seconds = max(video.duration, 1e-3) / groups
@@ -123,7 +131,7 @@ class LayoutProcessor:
         patch, merge, pair = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
         if short := -frames.shape[0] % pair:
             frames = torch.cat([frames, frames[-1:].expand(short, -1, -1, -1)])
-        height, width = self._size(*frames.shape[2:], patch * merge)
+        height, width = self._size(frames.shape[2], frames.shape[3], patch * merge)
         frames = functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
         groups, rows, columns = frames.shape[0] // pair, height // patch, width // patch
         cells = frames.reshape(groups, pair, 3, rows // merge, merge, patch, columns // merge, merge, patch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def _header(path: Path) -> tuple[int | None, float]:
         return stream.frames or None, float(stream.average_rate or stream.guessed_rate or 1)
 
 
-def _decode(path: Path) -> Iterator[av.VideoFrame]:
+def _decode(path: Path) -> Generator[av.VideoFrame, None, None]:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
         yield from container.decode(video=0)

@@ -22,7 +22,7 @@ from compressors.requirements import Requirement
 from compressors.tokens import VideoTokens
 
 
-class Part(ABC):
+class Part(ABC):  # noqa: B024 (each kind of part has its own call)
     """What every exchangeable component states about itself.
 
     Attributes:
@@ -85,7 +85,7 @@ class Allocator(Part):
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor: ...
 
     def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
-        """Budgets from the retention as stated, for an allocator whose `exact` is False; called instead of `__call__`."""
+        """Budgets from the retention as stated: called instead of `__call__` where `exact` is False."""
         raise NotImplementedError(f"{type(self).__name__} says exact = False but does not implement at_retention")
 
     def max_per_frame(self, frames: int, places: int, total: int) -> int:
@@ -270,11 +270,15 @@ class Compressor(Part):
             RequirementError: a component needs something `tokens` does not carry.
         """
         self.check_requirements(tokens)
+        tokens.forget_checks()
         budget = budget or Budget()
         total = budget.resolve(tokens.frames, tokens.places, tokens.total)
         if total == tokens.total and self.exact:
             return replace(identity(tokens), history=self.next_history(tokens))
-        return self._compress(tokens, total, budget.share(tokens.frames, tokens.places, tokens.total))
+        share = budget.share(tokens.frames, tokens.places, tokens.total)
+        # Scores are float32 whatever the caller's autocast says, and choosing tokens is not differentiable.
+        with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+            return self._compress(tokens, total, share)
 
     @abstractmethod
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
@@ -289,12 +293,13 @@ class Compressor(Part):
         return {"compressor": repr(self)}
 
     def check_requirements(self, tokens: VideoTokens) -> None:
-        for need in sorted(self.requirements, key=repr):
-            if need.field != "history" and getattr(tokens, need.field) is None:
-                raise RequirementError(
-                    f"{self.who_needs(need)} needs {need}, which was not supplied: pass {need.field}=… to compress(), "
-                    f"use a model whose adapter provides it, or choose a method without this need."
-                )
+        missing = [n for n in self.requirements if n.field != "history" and getattr(tokens, n.field) is None]
+        if missing:
+            need = min(missing, key=repr)
+            raise RequirementError(
+                f"{self.who_needs(need)} needs {need}, which was not supplied: pass {need.field}=… to compress(), "
+                f"use a model whose adapter provides it, or choose a method without this need."
+            )
 
     def who_needs(self, need: Requirement) -> str:
         """The component that states a requirement, for error messages."""

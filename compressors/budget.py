@@ -32,9 +32,8 @@ class Budget:
     def __post_init__(self) -> None:
         given = {k: v for k, v in vars(self).items() if v is not None}
         if len(given) > 1:
-            raise BudgetError(
-                f"two budgets given ({', '.join(f'{k}={v}' for k, v in given.items())}): keep one of them."
-            )
+            listing = ", ".join(f"{name}={value}" for name, value in given.items())
+            raise BudgetError(f"two budgets given ({listing}): keep one of them.")
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise BudgetError(f"{name}={value!r} is not a finite number.")

@@ -43,9 +43,8 @@ def build(
     changed = sorted(kind for kind, part in given.items() if part is not None)
     if isinstance(name, Compressor):
         if changed or params:
-            raise BuildError(
-                f"a finished compressor takes no {', '.join([*changed, *params])}; set them when building it."
-            )
+            extra = ", ".join([*changed, *params])
+            raise BuildError(f"a finished compressor takes no {extra}; set them when building it.")
         return name
     preset = method(name)
     if preset.compressor is not None:

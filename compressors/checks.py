@@ -30,9 +30,7 @@ def check_shapes(tokens: VideoTokens) -> None:
     frames, places, channels = tokens.features.shape
     given = f"features are [T={frames}, N={places}, C={channels}]"
     if tokens.grid is not None and (len(tokens.grid) != 2 or tokens.grid[0] * tokens.grid[1] != places):
-        raise InputError(
-            f"grid={tuple(tokens.grid)} has not N={places} places ({given}): give (height, width) with height·width = N."
-        )
+        raise InputError(f"grid={tokens.grid} is not (height, width) with height·width = N ({given}).")
     expected: dict[str, tuple[int | None, ...]] = {
         "attention": (frames, places),
         "keys": (frames, places, None),
@@ -49,9 +47,7 @@ def check_shapes(tokens: VideoTokens) -> None:
     if tokens.valid is not None:
         _check_tensor("valid", tokens.valid, (frames, places), "[T, N]", given, tokens.device)
         if tokens.valid.dtype != torch.bool:
-            raise InputError(
-                f"valid has dtype {tokens.valid.dtype}; it must be bool, True where a place holds a token."
-            )
+            raise InputError(f"valid has dtype {tokens.valid.dtype}; expected bool, True where a place holds a token.")
         if tokens.counts is None or len(tokens.counts) != frames:
             raise InputError(
                 f"valid needs counts, the number of tokens of each of the {frames} frames, known on the host."
@@ -78,7 +74,9 @@ def check_features(features: Any) -> None:
         if features.dim() == 2:
             hint = " A flat sequence [T·N, C] needs features.view(T, N, C); one frame is features[None]."
         if features.dim() == 4:
-            hint = " For frames on a grid [T, h, w, C] use features.flatten(1, 2) and grid=(h, w); for a batch, one call per video."
+            hint = (
+                " Frames on a grid [T, h, w, C]: features.flatten(1, 2) and grid=(h, w). A batch: one call per video."
+            )
         raise InputError(
             f"video has shape {shape}; expected 3 dimensions [T frames, N tokens per frame, C channels].{hint}"
         )
@@ -111,8 +109,8 @@ def _check_tensor(
 def check_flag(tokens: VideoTokens) -> Tensor:
     """0-d bool on the features' device: False when values are not finite or a wrapped selector returned nonsense.
 
-    Call it after compressing: it uses what the method computed, and reads nothing on the host. When it turns out False,
-    `raise_failed_checks` says why.
+    Call it on a result's `tokens`: it uses what the method computed, and reads nothing on the host. When it turns out
+    False, `raise_failed_checks` says why.
     """
     flags = [finite_flag(tokens), *(passed for passed, _ in tokens._checks)]
     flags += [torch.isfinite(value).all() for value in _small(tokens).values()]

@@ -38,8 +38,12 @@ class Composition(Compressor):
                 if part is not None and part.needs_scores:
                     raise BuildError(f"{part.name} ranks tokens by score, but no scorer is set: add scorer=vidcom2.")
         if self.allocator is None and self.selector.needs_allocator:
+            raise BuildError(f"{self.selector.name} works frame by frame: it needs an allocator, as allocator=uniform.")
+        understood = None if self.merger is None else self.merger.selectors
+        if self.merger is not None and understood is not None and self.selector.name not in understood:
             raise BuildError(
-                f"{self.selector.name} works frame by frame and needs an allocator: add allocator=uniform."
+                f"merger {self.merger.name} merges what selector {' or '.join(sorted(understood))} picks; "
+                f"with selector {self.selector.name} it is undefined. Change the selector, or use merger=none."
             )
         if self.allocator is not None and not self.selector.takes_allocator:
             raise BuildError(
@@ -48,12 +52,6 @@ class Composition(Compressor):
             )
         if self.merger is not None and self.selector.merges:
             raise BuildError(f"{self.selector.name} merges while it selects, so it takes no merger: use merger=none.")
-        if self.merger is not None and self.merger.selectors is not None:
-            if self.selector.name not in self.merger.selectors:
-                raise BuildError(
-                    f"merger {self.merger.name} merges what selector {' or '.join(sorted(self.merger.selectors))} picks; "
-                    f"with selector {self.selector.name} it is undefined. Change the selector, or use merger=none."
-                )
         fields = [need.field for need in self.requirements]
         for name in {f for f in fields if fields.count(f) > 1}:
             clash = sorted(repr(need) for need in self.requirements if need.field == name)

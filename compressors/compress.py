@@ -37,7 +37,7 @@ def compress(
     """Compress the visual tokens of one video.
 
     Args:
-        video: features `[T, N, C]` (T frames, N tokens per frame, C channels; any float dtype, any device), or VideoTokens.
+        video: features `[T, N, C]` (frames, tokens per frame, channels; any float dtype, any device), or VideoTokens.
         method: a preset's name, or a compressor that `build` made.
         retention: share of the tokens kept, in (0, 1]; 0.25 when no budget is given.
         tokens: tokens kept per video.
@@ -52,7 +52,8 @@ def compress(
         valid: `[T, N]` bool, False at places without a token. Counting them reads T integers on the host; VideoTokens
             with `counts` avoids that.
         planes: further tensors `[T, N, ...]` that follow the tokens.
-        validate: False skips all checks of values and shapes, and with them the one host read they need.
+        validate: False skips all checks of values and shapes, and with them the one host read they need. With a
+            compressor that `build` made, the call then compiles into one graph if its `host_reads` is 0.
         **parts: parts to replace (`scorer=`, `allocator=`, `selector=`, `merger=`) and parameters, as in `build`.
 
     Returns:

@@ -96,11 +96,15 @@ class VideoTokens:
         return key in self._memo
 
     def check_later(self, passed: Tensor, error: Callable[[], Exception]) -> None:
-        """Leave a check for whoever next reads from the device (`compressors.checks`), so that it costs no read of its own."""
+        """Leave a check for whoever next reads from the device (`compressors.checks`); it costs no read of its own."""
         self._checks.append((passed, error))
 
+    def forget_checks(self) -> None:
+        """What an earlier compression left to check says nothing about the next one."""
+        self._checks.clear()
+
     def with_(self, **changes: Any) -> VideoTokens:
-        """A copy with fields replaced; memoised statistics are dropped when the features, or which of them count, change."""
+        """A copy with fields replaced; memoised statistics go when the features, or which of them count, change."""
         if {"features", "valid", "counts"} & set(changes):
             changes.setdefault("_memo", {})
         changes.setdefault("_checks", [])

@@ -22,14 +22,15 @@ def wrap(function: Callable[..., Any], *, batched: bool = False, name: str | Non
     """Make a selector of a callable, to be used under any allocator.
 
     Args:
-        function: `(features [n, C], k) -> k distinct indices in 0 … n-1`, called once per frame with k > 0 and never shown
-            an empty place. With `batched`, `(features [T, N, C], budgets int64 [T]) -> flat indices t·N + n`, called once.
+        function: `(features [n, C], k) -> k distinct indices in 0 … n-1`, called once per frame with k > 0 and never
+            shown an empty place. With `batched`, `(features [T, N, C], budgets int64 [T]) -> flat indices t·N + n`,
+            called once.
         batched: which of the two.
         name: to show in reports; the callable's own name by default.
 
     Returns:
-        A selector. Its output is checked: type, shape, device, range, duplicates. What can be seen without reading values
-        raises `SelectionError` at once; the values are checked on the device, and `compress()` raises the error.
+        A selector. Its output is checked: type, shape, device, range, duplicates. What can be seen without reading
+        values raises `SelectionError` at once; values are checked on the device, and `compress()` raises the error.
 
     Example:
         >>> longest = wrap(lambda features, k: features.norm(dim=-1).topk(k).indices)
@@ -91,8 +92,8 @@ class Wrapped(Selector):
         assert per_frame is not None
         if tokens.valid is not None:
             raise SelectionError(
-                f"selector {self.name} is batched, and this video has empty places which a batched callable cannot be shown: "
-                f"use wrap(…, batched=False)."
+                f"selector {self.name} is batched, and a batched callable cannot be shown a video with empty places: "
+                "use wrap(…, batched=False)."
             )
         chosen = self._checked(self.function(tokens.features, per_frame), budgets.total, tokens.device, "for the video")
         keep = chosen.clamp(0, tokens.total - 1).sort().values
@@ -125,7 +126,8 @@ class Wrapped(Selector):
         else:
             rule = "distinct indices of the rows it was given, 0 … n-1"
         return SelectionError(
-            f"selector {self.name} returned repeated, out-of-range or misplaced indices for {where}{more}: it must return {rule}."
+            f"selector {self.name} returned repeated, out-of-range or misplaced indices for {where}{more}: "
+            f"it must return {rule}."
         )
 
 

@@ -11,10 +11,17 @@ import compressors  # noqa: F401  (registers every part)
 from compressors.base import Compressor
 from compressors.budget import Budget
 from compressors.build import build
-from compressors.errors import BuildError
+from compressors.errors import BuildError, InputError
 from compressors.methods import PARTS, method
 
 POSITIONS = ("original", "contiguous")
+NUMBERS: Mapping[str, tuple[type, float]] = {
+    "frames": (int, 1),
+    "fps": (float, 0.001),
+    "max_new_tokens": (int, 1),
+    "seed": (int, 0),
+    "task.repeats": (int, 1),
+}
 
 
 def compressor_from(cfg: DictConfig) -> Compressor:
@@ -29,7 +36,7 @@ def compressor_from(cfg: DictConfig) -> Compressor:
     if method(name).compressor is not None:
         # For a method that does not split into parts, "none" means that nothing was asked for.
         parts = {kind: spec for kind, spec in parts.items() if spec["name"] != "none"}
-    return build(name, **parts, **own)  # type: ignore[arg-type]
+    return build(name, **parts, **own)
 
 
 def budget_from(cfg: DictConfig) -> dict[str, Any]:
@@ -41,6 +48,22 @@ def budget_from(cfg: DictConfig) -> dict[str, Any]:
     stated = {key: cfg[key] for key in ("retention", "tokens", "tokens_per_frame")}
     Budget(**stated)
     return {key: value for key, value in stated.items() if value is not None}
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Settings that must be numbers; null is allowed where the default is null.
+
+    Raises:
+        InputError: something else was given.
+    """
+    for key, (kind, least) in NUMBERS.items():
+        value: Any = OmegaConf.select(cfg, key)
+        if value is None and key in ("frames", "fps"):
+            continue
+        fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not fits or float(value) < least:
+            what = "a whole number" if kind is int else "a number"
+            raise InputError(f"{key}={value} must be {what}, {least} or more.")
 
 
 def positions_from(cfg: DictConfig) -> str:

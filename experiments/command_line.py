@@ -18,10 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adapters.video import VideoError
 from compressors.errors import VidpressError
 from compressors.methods import method, method_names
 
 USER_ERROR = 2
+ONE_LINE = "VIDPRESS_ONE_LINE_ERRORS"
 
 
 def run_job(cfg: DictConfig) -> None:
@@ -32,7 +34,7 @@ def run_job(cfg: DictConfig) -> None:
     """
     try:
         importlib.import_module(f"experiments.{cfg.task.name}").run(cfg)
-    except VidpressError as error:
+    except (VidpressError, VideoError) as error:
         if _trace_wanted():
             raise
         if HydraConfig.get().mode == RunMode.RUN:
@@ -43,14 +45,13 @@ def run_job(cfg: DictConfig) -> None:
 def call(job: Callable[[], Any]) -> None:
     """Call Hydra's main function; what the user got wrong ends in one line on stderr and exit code 2."""
     OmegaConf.register_new_resolver("vidpress_help", help_page, replace=True)
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        os.environ["VIDPRESS_TRACE"] = "1"
     # `KEY=VALUE -m KEY=VALUE` is natural to type, but the parser wants -m at either end.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     # Loading is announced by libraries at length; what matters is in our own messages.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Hydra would print errors its own way and exit with 1; this makes it pass them on.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Hydra would print errors its own way and exit with 1; this makes it pass them on, here and in its workers.
+    if not _trace_wanted():
+        os.environ["HYDRA_FULL_ERROR"] = os.environ[ONE_LINE] = "1"
     try:
         job()
     except (VidpressError, HydraException, OmegaConfBaseException) as error:
@@ -79,7 +80,9 @@ def explain(error: Exception) -> str:
     if "Ambiguous value" in text or "mismatched input ','" in text:
         return "several values for one setting: add -m to sweep over them, or quote the value if it is one text."
     if match := re.match(r"Error parsing override '(.*)'", text):
-        return f"{match[1]}: this cannot be read; settings are written KEY=VALUE, with quotes around special characters."
+        return (
+            f"{match[1]}: this cannot be read; settings are written KEY=VALUE, with quotes around special characters."
+        )
     return " ".join(text.split())
 
 
@@ -115,7 +118,7 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _closest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f" Did you mean {close[0]}?" if close else ""
 
 
@@ -135,4 +138,5 @@ def _known_keys() -> Iterator[str]:
 
 
 def _trace_wanted() -> bool:
-    return bool(os.environ.get("VIDPRESS_TRACE"))
+    """Whether the user asked for full stack traces with HYDRA_FULL_ERROR=1."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE not in os.environ

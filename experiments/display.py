@@ -14,7 +14,13 @@ from rich.text import Text
 BAR_WIDTH = 40
 MAX_BARS = 32
 SPARKS = "▁▂▃▄▅▆▇█"
-STAGES = {"decode_video": "decode video", "encode": "encode", "compress": "compress", "prefill": "prefill", "decode": "decode"}
+STAGES = {
+    "decode_video": "decode video",
+    "encode": "encode",
+    "compress": "compress",
+    "prefill": "prefill",
+    "decode": "decode",
+}
 
 
 @contextmanager
@@ -50,7 +56,9 @@ def stage_table(method: str, seconds: Mapping[str, float], baseline: Mapping[str
         cells = [f"{spent:.4f}"]
         if baseline is not None:
             before = sum(baseline.values()) if stage is None else baseline[stage]
-            cells = [f"{before:.4f}", *cells, f"{before / spent:.2f}×" if before and spent else "–"]
+            # Compression has nothing to be compared with.
+            ratio = f"{before / spent:.2f}×" if before and spent and stage != "compress" else "–"
+            cells = [f"{before:.4f}", *cells, ratio]
         table.add_row(title, *cells, style="bold" if stage is None else None, end_section=stage == "decode")
     return table
 

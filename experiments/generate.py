@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from adapters.prompting import answer, prompt
 from adapters.report import Report
 from adapters.video import Video, read_video
 from compressors.base import Compressor
-from experiments.assembly import budget_from, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.display import budget_chart, facts, progress_bar, stage_table
 from experiments.results import output_folder, versions, write_json
 from experiments.subject import clip_from, model_from
@@ -38,6 +40,7 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
             where that can be known.
     """
     # Whatever can be wrong in the settings shows before anything slow starts.
+    check_numbers(cfg)
     budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
     clip = clip_from(cfg)
     started = time.perf_counter()
@@ -48,33 +51,66 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
     model, processor = model_from(cfg)
     inputs = {name: value.to(model.device) for name, value in prompt(processor, clip.question, video).items()}
 
-    def timed(compressor: Compressor | str, **budget: Any) -> tuple[str, Report]:
-        if cfg.task.warmup:
-            generate(model, inputs, compressor, min(2, cfg.max_new_tokens), positions=positions, **budget)
-        output, report = generate(model, inputs, compressor, cfg.max_new_tokens, positions=positions, **budget)
-        return answer(processor, inputs, output), report
+    def once(compressor: Compressor | str, tokens: int, **budget: Any) -> tuple[Tensor, Report]:
+        return generate(model, inputs, compressor, tokens, positions=positions, **budget)
 
-    uncompressed, baseline = timed("none") if cfg.task.baseline else (None, None)
-    compressed, report = timed(compressor, **budget)
+    runs: dict[str, Callable[[int], tuple[Tensor, Report]]] = {
+        "compressed": lambda tokens: once(compressor, tokens, **budget)
+    }
+    if cfg.task.baseline:
+        runs = {"uncompressed": lambda tokens: once("none", tokens), **runs}
+    outputs, seconds = alternate(runs, cfg.max_new_tokens, cfg.task.repeats, warmup=cfg.task.warmup)
+    answers = {name: answer(processor, inputs, output) for name, (output, _) in outputs.items()}
+    report = outputs["compressed"][1]
+    baseline = seconds.get("uncompressed")
     return {
         "question": clip.question,
-        "answer": compressed,
-        "answer_uncompressed": uncompressed,
+        "answer": answers["compressed"],
+        "answer_uncompressed": answers.get("uncompressed"),
         "answer_expected": clip.expected,
         "tokens": {
             "visual": report.visual,
             "kept": report.kept,
             "placeholders": report.placeholders,
             "retention": report.retention,
-            "retention_placeholders": report.retention_placeholders,
         },
+        "retention_placeholders": report.retention_placeholders,
         "budgets": [budget for entry in report.videos for budget in entry.budgets],
-        "seconds": {"decode_video": decode_video, **report.seconds},
-        "seconds_uncompressed": None if baseline is None else {"decode_video": decode_video, **baseline.seconds},
+        "seconds": {"decode_video": decode_video, **seconds["compressed"]},
+        "seconds_uncompressed": None if baseline is None else {"decode_video": decode_video, **baseline},
         "video": describe(video),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "versions": versions(),
     }
+
+
+def alternate(
+    runs: Mapping[str, Callable[[int], tuple[Tensor, Report]]], tokens: int, repeats: int, *, warmup: bool
+) -> tuple[dict[str, tuple[Tensor, Report]], dict[str, dict[str, float]]]:
+    """Run several ways of answering in turn, so that a machine's moods fall on all of them alike.
+
+    Args:
+        runs: name -> a run that generates so many tokens.
+        tokens: to generate.
+        repeats: timed rounds.
+        warmup: run each once before, untimed.
+
+    Returns:
+        Each run's last output and report, and its median seconds per stage.
+    """
+    for run in runs.values() if warmup else ():
+        run(min(2, tokens))
+    outputs: dict[str, tuple[Tensor, Report]] = {}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            outputs[name] = run(tokens)
+            seconds[name].append(outputs[name][1].seconds)
+    medians = {
+        name: {stage: statistics.median(round[stage] for round in rounds) for stage in rounds[0]}
+        for name, rounds in seconds.items()
+    }
+    return outputs, medians
 
 
 def generate(
@@ -109,5 +145,8 @@ def show(cfg: DictConfig, result: dict[str, Any]) -> None:
     console.print(Padding(facts(rows), (1, 0)))
     console.print(budget_chart(result["budgets"], tokens["visual"] // max(1, frames)))
     console.print(Padding(stage_table(method, result["seconds"], result["seconds_uncompressed"]), (1, 0, 0, 0)))
-    if cfg.task.warmup:
-        console.print("Timed after a warm-up run; decoding the video is timed once.", style="dim")
+    rounds = (
+        f"Medians of {cfg.task.repeats} alternating rounds" if cfg.task.baseline else f"Medians of {cfg.task.repeats}"
+    )
+    warm = " after a warm-up" if cfg.task.warmup else ""
+    console.print(f"{rounds}{warm}; decoding the video is timed once.", style="dim")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from transformers.utils import logging
 
 from adapters.errors import LoadError
 from adapters.loading import check_attention, check_device, check_dtype, load_published, load_random
@@ -29,12 +30,15 @@ class Clip:
 
 
 def clip_from(cfg: DictConfig) -> Clip:
-    """The video and the question that `video` and `question` name; both null mean the embedded clip and its question."""
+    """The video and the question that `video` and `question` name; null is the embedded clip, null is its question."""
     # One of `frames` and `fps` replaces the model's default number of frames.
     frames = cfg.model.frames if cfg.frames is None and cfg.fps is None else cfg.frames
     if cfg.video is not None:
         return Clip(Path(str(cfg.video)).expanduser(), cfg.question or DEFAULT_QUESTION, None, frames)
-    known = {item["question"]: item["answer"] for item in json.loads(clip_path().with_suffix(".json").read_text())["questions"]}
+    known = {
+        item["question"]: item["answer"]
+        for item in json.loads(clip_path().with_suffix(".json").read_text())["questions"]
+    }
     question = cfg.question or next(iter(known))
     return Clip(clip_path(), question, known.get(question), frames)
 
@@ -50,7 +54,11 @@ def model_from(cfg: DictConfig) -> tuple[Any, Any]:
     if wanted.name == "micro":
         device, dtype = check_device(wanted.device), check_dtype(wanted.dtype)
         check_attention(wanted.attn_implementation, device, dtype)
-        return load_micro(device, dtype, wanted.attn_implementation)
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it loads at once
+        try:
+            return load_micro(device, dtype, wanted.attn_implementation)
+        finally:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     if wanted.weights == "random":
         model = load_random(_architecture(wanted.architecture), layers=wanted.layers, **place)
         return model, LayoutProcessor(model)

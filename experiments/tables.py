@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from adapters import families
@@ -30,7 +29,10 @@ def methods_table() -> str:
 
 def models_table() -> str:
     """One Markdown row per model family."""
-    lines = ["| `model=` | Hugging Face class | a published checkpoint | where video tokens sit | can supply |", "|---|---|---|---|---|"]
+    lines = [
+        "| `model=` | Hugging Face class | a published checkpoint | where video tokens sit | can supply |",
+        "|---|---|---|---|---|",
+    ]
     for family in families().values():
         classes = ", ".join(f"`{name}`" for name in family.classes.split(", "))
         supplies = ", ".join(f"`{need.__name__}`" for need in family.supplies)
@@ -41,9 +43,10 @@ def models_table() -> str:
 def with_tables(text: str) -> str:
     """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (and models) made anew."""
     for name, table in (("methods", methods_table()), ("models", models_table())):
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda match, t=table: f"{match[1]}{t}\n{match[2]}", text, flags=re.S
-        )
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}{table}\n{end}{after}" if after else text
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen2VLForConditionalGeneration
@@ -23,12 +24,16 @@ def clip_path() -> Path:
 
 
 def load_micro(
-    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str = "sdpa",
+    folder: str | Path | None = None,
 ) -> tuple[Qwen2VLForConditionalGeneration, MicroProcessor]:
     """Load the embedded model and its processor.
 
     Args:
         device, dtype, attn_implementation: as for `from_pretrained`.
+        folder: another checkpoint of the same kind, such as one in training; the embedded one by default.
 
     Returns:
         The model in evaluation mode, and the processor.
@@ -38,8 +43,10 @@ def load_micro(
         >>> inputs = processor(processor.prompt("Which shape flashed?"), read_video(clip_path()).frames)
         >>> reply = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
         >>> processor.batch_decode(reply, skip_special_tokens=True)
+        ['ring']
     """
-    model = Qwen2VLForConditionalGeneration.from_pretrained(
-        str(weights_dir()), dtype=dtype, attn_implementation=attn_implementation, local_files_only=True
+    folder = Path(folder) if folder is not None else weights_dir()
+    model: Any = Qwen2VLForConditionalGeneration.from_pretrained(
+        str(folder), dtype=dtype, attn_implementation=attn_implementation, local_files_only=True
     )
-    return model.to(device).eval(), MicroProcessor.from_pretrained(weights_dir())
+    return model.to(device).eval(), MicroProcessor.from_pretrained(folder)

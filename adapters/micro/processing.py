@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchFeature
 
 PATCH = 14
 MERGE = 2
@@ -51,10 +51,10 @@ class MicroProcessor:
 
     video_token = VIDEO_TOKEN
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, pixels: Pixels) -> None:
+    def __init__(self, tokenizer: Any, pixels: Pixels) -> None:
         self.tokenizer = tokenizer
         self.pixels = pixels
-        self.video_token_id: int = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+        self.video_token_id = int(tokenizer.get_vocab()[VIDEO_TOKEN])
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> MicroProcessor:
@@ -99,7 +99,8 @@ class MicroProcessor:
     def prompt(self, question: str, videos: int = 1) -> str:
         """The chat prompt for a question about `videos` videos, ready for `__call__`."""
         content: list[dict[str, Any]] = [{"type": "video"}] * videos + [{"type": "text", "text": question}]
-        return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        text: str = self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        return text
 
     def apply_chat_template(
         self, conversation: list[dict[str, Any]], *, add_generation_prompt: bool = False, tokenize: bool = False
@@ -118,11 +119,13 @@ class MicroProcessor:
 
     def decode(self, ids: Any, **options: Any) -> str:
         """As the tokenizer's."""
-        return self.tokenizer.decode(ids, **options)
+        text: str = self.tokenizer.decode(ids, **options)
+        return text
 
     def batch_decode(self, ids: Any, **options: Any) -> list[str]:
         """As the tokenizer's."""
-        return self.tokenizer.batch_decode(ids, **options)
+        texts: list[str] = self.tokenizer.batch_decode(ids, **options)
+        return texts
 
 
 def patches_of(frames: Frames, pixels: Pixels) -> tuple[torch.Tensor, torch.Tensor]:

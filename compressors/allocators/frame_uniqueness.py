@@ -21,8 +21,8 @@ class FrameUniqueness(FrameScorer):
     """Frame uniqueness of VidCom2 (arXiv 2505.14454): `-mean_n g_vid[t, n]`.
 
     Attributes:
-        channels, fraction, kernel, bandwidths, centres, window: as in `CentreSimilarity`; with the settings of the token
-            scorer the similarities are computed once for both.
+        channels, fraction, kernel, bandwidths, centres, window: as in `CentreSimilarity`; with the token scorer's
+            settings the similarities are computed once for both.
         statistic: of a frame's token uniqueness: "mean" (the method), "max", "min", or "equal" (no difference).
     """
 

@@ -11,8 +11,8 @@ from compressors.tokens import VideoTokens
 def cell_of_place(per_frame: Tensor, total: int, tokens: VideoTokens) -> Tensor:
     """The cell of every place, cells counted over the video: frame by frame, in raster order.
 
-    A frame with budget b on an (h, w) grid has `rows = clamp(round(√(b·h/w)), ⌈b/w⌉, min(h, b))` rows of cells, and its b
-    cells are spread evenly over them. A frame with empty places is cut as a strip of its tokens instead.
+    A frame with budget b on an (h, w) grid has `clamp(round(√(b·h/w)), ⌈b/w⌉, min(h, b))` rows of cells, over which its
+    b cells are spread evenly. A frame with empty places is cut as a strip of its tokens instead.
 
     Args:
         per_frame: `int64 [T]` with sum `total`.

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressors.functional.statistics import blocks, low_variance_channels
+from compressors.functional.statistics import blocks, column_sums, low_variance_channels
 from compressors.tokens import VideoTokens
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
@@ -39,48 +39,53 @@ class CentreSimilarity:
         return tokens.memo(self, lambda: self._compute(tokens))
 
     def _compute(self, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
-        if self.channels == "low_variance":
-            mask = low_variance_channels(tokens, self.fraction)
-        else:
-            mask = torch.ones(tokens.channels, device=tokens.device)
-        inverse, sums = self._norms_and_sums(tokens, mask)
+        mask = None if self.channels == "all" else low_variance_channels(tokens, self.fraction)
+        inverse, centres = self._norms_and_sums(tokens, mask)
         capacity = tokens.capacity.unsqueeze(1)
-        frame_centres = sums / capacity.clamp_min(1)
-        video_centres = self._video_centres(sums, capacity)
-        centres = torch.stack([video_centres, frame_centres], dim=2)
-        products = tokens.features.new_empty(tokens.frames, tokens.places, 2, dtype=torch.float32)
-        for block in blocks(tokens):
-            products[block.frames, block.places] = block.values @ centres[block.frames]
-        products = products * inverse.unsqueeze(2)
-        lengths = centres.square().sum(1).unsqueeze(1)
-        if self.kernel == "cosine":
-            similarity = products / lengths.sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        else:
-            # ‖x̂ - c‖² = ‖x̂‖² - 2 x̂·c + ‖c‖², where ‖x̂‖² is 0 for a zero token.
-            distance = ((inverse > 0).float().unsqueeze(2) - 2 * products + lengths).clamp_min(0.0)
-            similarity = torch.stack([torch.exp(distance / (-2 * a)) for a in self.bandwidths]).sum(0)
-        return similarity[..., 0], similarity[..., 1]
+        video_centres = self._video_centres(centres, capacity)
+        centres /= capacity.clamp_min(1)
+        to_video, to_frame = torch.empty_like(inverse), torch.empty_like(inverse)
+        for block in blocks(tokens, products=2):
+            where = block.frames, block.places
+            to_video[where] = block.times(video_centres[block.frames].unsqueeze(1), last=False).sum(-1)
+            to_frame[where] = block.times(centres[block.frames].unsqueeze(1)).sum(-1)
+        return (
+            self._kernel(to_video.mul_(inverse), video_centres, inverse),
+            self._kernel(to_frame.mul_(inverse), centres, inverse),
+        )
 
-    def _norms_and_sums(self, tokens: VideoTokens, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """1/‖x‖ on the masked channels `[T, N]` (0 for a zero token), and the sum of tokens per frame `[T, C]`, masked."""
-        inverse = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
+    def _norms_and_sums(self, tokens: VideoTokens, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """On the masked channels: 1/‖x‖ `[T, N]` (0 for a zero token), and the sum of a frame's tokens `[T, C]`."""
+        inverse = tokens.features.new_zeros(tokens.frames, tokens.places, dtype=torch.float32)
         sums = tokens.features.new_zeros(tokens.frames, tokens.channels, dtype=torch.float32)
         for block in blocks(tokens):
-            norm = (block.values.square() @ mask).sqrt()
+            masked = block.values if mask is None else block.times(mask)
+            norm = torch.linalg.vector_norm(masked, dim=-1)
             scale = torch.where(norm > 0, 1 / norm, 0.0)
             inverse[block.frames, block.places] = scale
-            weight = scale if self.centres == "unit" else (norm > 0).float()
-            sums[block.frames] += (weight.unsqueeze(1) @ block.values).squeeze(1)
-        return inverse, sums * mask
+            sums[block.frames] += column_sums(masked, scale if self.centres == "unit" else None)
+        return inverse, sums
 
     def _video_centres(self, sums: Tensor, capacity: Tensor) -> Tensor:
-        """The video centre each frame is compared with, `[T, C]`: one for all, or one per window of frames."""
+        """The video centre that each frame is compared with, `[T, C]`: one for all, or one per window of frames."""
         frames = sums.shape[0]
-        width = frames if self.window is None else min(self.window, frames)
-        centres = [
-            (sums[start : start + width].sum(0) / capacity[start : start + width].sum().clamp_min(1)).expand(
-                min(width, frames - start), -1
-            )
-            for start in range(0, frames, width)
-        ]
+        if self.window is None:
+            return (sums.sum(0) / capacity.sum()).expand(frames, -1)
+        centres = []
+        for start in range(0, frames, self.window):
+            inside = slice(start, min(start + self.window, frames))
+            centre = sums[inside].sum(0) / capacity[inside].sum().clamp_min(1)
+            centres.append(centre.expand(inside.stop - start, -1))
         return torch.cat(centres)
+
+    def _kernel(self, product: Tensor, centres: Tensor, inverse: Tensor) -> Tensor:
+        """Similarity `[T, N]` from the products of unit tokens with their centres `[T, C]`."""
+        length = torch.linalg.vector_norm(centres, dim=1).unsqueeze(1)
+        if self.kernel == "cosine":
+            return torch.where(length > 0, product / length, 0.0)
+        # ‖x̂ - c‖² = ‖x̂‖² - 2 x̂·c + ‖c‖², where ‖x̂‖² is 1, or 0 for a zero token.
+        distance = ((inverse > 0).float() - 2 * product + length.square()).clamp_min(0.0)
+        similarity = torch.zeros_like(distance)
+        for a in self.bandwidths:
+            similarity += torch.exp(distance / (-2 * a))
+        return similarity

@@ -7,12 +7,13 @@ from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 _FACTOR = 0x045D9F3B  # below 2**31, so that products of 32-bit values fit an int64
+_STEP = 0x9E3779B9  # 2**32 over the golden ratio; keeps small inputs away from 0, which mixes to itself
 
 
 def hash_tokens(seed: int, index: int, count: int, device: torch.device) -> Tensor:
     """A 32-bit hash of (seed, video index, token index) for `count` tokens, `int64 [count]` in 0 … 2**32 - 1."""
-    key = _mix_int(_mix_int(seed & _MASK) ^ ((index * 0x9E3779B9) & _MASK))
-    return _mix(_mix(torch.arange(count, device=device) & _MASK) ^ key)
+    key = _mix_int(_mix_int((seed + 1) & _MASK) ^ ((index * _STEP) & _MASK))
+    return _mix(_mix((torch.arange(count, device=device) + _STEP) & _MASK) ^ key)
 
 
 def _mix(value: Tensor) -> Tensor:

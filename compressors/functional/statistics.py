@@ -1,4 +1,8 @@
-"""Statistics of token features over the whole video, in blocks, accumulated in float32 without a float32 copy."""
+"""Statistics of token features over the whole video, in blocks: float32 arithmetic without a float32 copy of the whole.
+
+What decides between tokens is never a matrix product: that may round equal rows differently, depending on where they
+stand, and so break ties at random. Sums over tokens may be one (`column_sums`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from torch import Tensor
 
 from compressors.tokens import VideoTokens
 
-_BLOCK_VALUES = 1 << 18  # values per block: its float32 scratch stays in a core's cache
+_SCRATCH_SHARE = 1 / 28  # of the features' bytes: what float32 scratch may take at one time
+_SCRATCH_LEAST = 1 << 17  # values; below that, the cost of a call outweighs its work
+_SCRATCH_MOST = 1 << 20  # values per buffer; more does not make a processor's caches happier
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +24,8 @@ class ChannelStatistics:
     """Per-channel statistics over all tokens of a video.
 
     Attributes:
-        mean: float32 `[C]`.
-        variance: float32 `[C]`, the population variance.
+        mean: float64 `[C]`.
+        variance: float64 `[C]`, the population variance.
         finite: 0-d bool; False when a feature is NaN or Inf (or so large that its square overflows float32).
     """
 
@@ -30,26 +36,90 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some frames, or a part of one frame: `frames` and `places` select `values [f, n, C]` float32 from the video."""
+    """Whole frames, or a part of one frame; to be used before the next block is asked for.
+
+    Attributes:
+        frames, places: where it lies in `[T, N]`.
+        values: `[f, n, C]` float32; empty places read as zero.
+        own: whether `values` is a copy, free to be overwritten.
+        spare: memory for one result of the block's size, or None where results are new tensors.
+    """
 
     frames: slice
     places: slice
     values: Tensor
+    own: bool
+    spare: Tensor | None
+
+    def times(self, factor: Tensor, last: bool = True) -> Tensor:
+        """`values · factor`, which is good until the next product; if it is the `last`, `values` may be overwritten."""
+        return torch.mul(self.values, factor, out=self._room(last))
+
+    def minus(self, shift: Tensor) -> Tensor:
+        """`values - shift`; may overwrite `values`."""
+        return torch.sub(self.values, shift, out=self._room(True))
+
+    def _room(self, last: bool) -> Tensor | None:
+        return self.values if self.own and last else self.spare
 
 
-def blocks(tokens: VideoTokens) -> Iterator[Block]:
-    """The features in float32, a block at a time; empty places read as zero."""
-    rows = max(1, _BLOCK_VALUES // tokens.channels)
-    frames_at_once = max(1, rows // tokens.places)
-    places_at_once = min(rows, tokens.places)
-    for frame in range(0, tokens.frames, frames_at_once):
-        for place in range(0, tokens.places, places_at_once):
-            frames = slice(frame, frame + frames_at_once)
-            places = slice(place, place + places_at_once)
-            values = tokens.features[frames, places].float()
+def blocks(tokens: VideoTokens, products: int = 1) -> Iterator[Block]:
+    """The features in float32, a block at a time, in memory that all blocks share.
+
+    Args:
+        tokens: the video.
+        products: how many results of its size (`Block.times`, `Block.minus`) are formed from each block: 1 or 2.
+    """
+    features = tokens.features.detach()
+    places, channels = tokens.places, tokens.channels
+    compiling = torch.compiler.is_compiling()
+    own = features.dtype != torch.float32 or tokens.valid is not None
+    if compiling:
+        rows = tokens.frames * places  # a compiler fuses the passes by itself, and one block keeps its graph small
+    else:
+        rows = max(1, _buffer_values(features, buffers=products if own else 1) // channels)
+    many, few = max(1, min(rows // places, tokens.frames)), min(places, -(-places // -(-places // rows)))
+
+    def buffer() -> Tensor:
+        return torch.empty(many, few, channels, device=features.device)
+
+    copy = buffer() if own and not compiling else None
+    spare = buffer() if not compiling and (products == 2 or not own) else None
+    for frame in range(0, tokens.frames, many):
+        for place in range(0, places, few):
+            where = slice(frame, min(frame + many, tokens.frames)), slice(place, min(place + few, places))
+            values = features[where]
+            if own:
+                values = values.float() if copy is None else _part(copy, values).copy_(values)
             if tokens.valid is not None:
-                values = torch.where(tokens.valid[frames, places].unsqueeze(-1), values, 0.0)
-            yield Block(frames, places, values)
+                absent = tokens.valid[where].logical_not().unsqueeze(-1)
+                values = values.masked_fill(absent, 0.0) if copy is None else values.masked_fill_(absent, 0.0)
+            room = None if spare is None else _part(spare, values)
+            yield Block(*where, values, own=copy is not None, spare=room)
+
+
+def _part(buffer: Tensor, like: Tensor) -> Tensor:
+    return buffer[: like.shape[0], : like.shape[1]]
+
+
+def _buffer_values(features: Tensor, buffers: int) -> int:
+    """How many float32 values each of so many buffers may hold."""
+    share = int(features.numel() * features.element_size() * _SCRATCH_SHARE) // (4 * buffers)
+    most = _SCRATCH_MOST if features.device.type == "cpu" else features.numel()
+    return min(max(share, _SCRATCH_LEAST), most)
+
+
+def column_sums(values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted sum over the tokens of each frame, `[f, n, C]` and `[f, n]` -> `[f, C]`.
+
+    A product with the weights is the fastest sum on a processor. Where products may be computed in reduced precision
+    (TF32 on a GPU, or `torch.set_float32_matmul_precision`), and under a compiler, it is written as a sum.
+    """
+    exact = values.device.type == "cpu" and not torch.compiler.is_compiling()
+    if exact and torch.get_float32_matmul_precision() == "highest":
+        weight = values.new_ones(values.shape[:2]) if weight is None else weight
+        return torch.bmm(weight.unsqueeze(1), values).squeeze(1)
+    return (values if weight is None else values * weight.unsqueeze(-1)).sum(1)
 
 
 def channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
@@ -58,29 +128,24 @@ def channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
 
 
 def _channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
-    # Each block is centred on its own mean, so squares never cancel; blocks are then merged in float64.
-    means, squares, sizes = [], [], []
+    # Each block is centred on its own mean, so that nothing cancels in float32; blocks are merged in float64:
+    # n·variance = Σ_blocks [Σ(x - mean_b)² + sum_b²/n_b] - sum²/n.
+    total = torch.zeros(tokens.channels, dtype=torch.float64, device=tokens.device)
+    squares, between = torch.zeros_like(total), torch.zeros_like(total)
     for block in blocks(tokens):
-        size: Tensor | int = block.values.shape[0] * block.values.shape[1]
-        mean = block.values.sum((0, 1))
-        if tokens.valid is None:
-            mean = mean / size
-            centred = block.values - mean
-        else:
-            present = tokens.valid[block.frames, block.places]
-            size = present.sum()
-            mean = mean / size.clamp_min(1)
-            centred = torch.where(present.unsqueeze(-1), block.values - mean, 0.0)
-        means.append(mean)
-        squares.append(centred.square_().sum((0, 1)))
-        sizes.append(size)
-    size64 = torch.stack(
-        [s if isinstance(s, Tensor) else torch.tensor(s, device=tokens.device) for s in sizes]
-    ).double()
-    mean64 = torch.stack(means).double()
-    mean = size64 @ mean64 / tokens.total
-    variance = (torch.stack(squares).double().sum(0) + size64 @ (mean64 - mean).square_()) / tokens.total
-    return ChannelStatistics(mean.float(), variance.float(), torch.isfinite(variance).all())
+        present = None if tokens.valid is None else tokens.valid[block.frames, block.places].unsqueeze(-1)
+        partial = column_sums(block.values.reshape(1, -1, tokens.channels)).squeeze(0)
+        size = block.values.shape[0] * block.values.shape[1] if present is None else present.sum().clamp_min(1)
+        centred = block.minus(partial / size)
+        if present is not None:
+            centred = torch.where(present, centred, 0.0)
+        squares += column_sums(centred.square_().view(1, -1, tokens.channels)).squeeze(0)
+        wide = partial.double()
+        total += wide
+        between += wide.square_().div_(size)
+    mean = total / tokens.total
+    variance = ((squares + (between - total * mean)) / tokens.total).clamp_min(0.0)
+    return ChannelStatistics(mean, variance, torch.isfinite(variance).all())
 
 
 def low_variance_channels(tokens: VideoTokens, fraction: float = 0.5) -> Tensor:
@@ -95,11 +160,14 @@ def finite_flag(tokens: VideoTokens) -> Tensor:
 
     Uses the channel statistics where a method has computed them, else one pass of its own.
     """
+    if tokens.knows("channel_statistics"):
+        return channel_statistics(tokens).finite
     return tokens.memo("finite", lambda: _finite(tokens))
 
 
 def _finite(tokens: VideoTokens) -> Tensor:
-    if tokens.knows("channel_statistics"):
-        return channel_statistics(tokens).finite
-    extremes = [torch.stack(torch.aminmax(block.values)) for block in blocks(tokens)]
-    return torch.isfinite(torch.stack(extremes)).all()
+    features = tokens.features.detach()
+    if tokens.valid is None:
+        return torch.isfinite(torch.stack(torch.aminmax(features))).all()
+    extremes = torch.stack(torch.aminmax(features, dim=-1))
+    return (torch.isfinite(extremes) | ~tokens.valid).all()

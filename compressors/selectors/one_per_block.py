@@ -23,7 +23,7 @@ class OnePerBlock(Selector):
     """Each frame's grid is cut into exactly as many near-equal cells as it may keep tokens; one token of each stays.
 
     Attributes:
-        choice: which token of a cell: "random" (by a hash), the one nearest to the cell's "centre", or of highest "score".
+        choice: which token of a cell: by hash ("random"), nearest to its middle ("centre"), or of highest "score".
         seed: for "random".
     """
 

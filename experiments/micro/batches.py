@@ -64,36 +64,20 @@ class Layout:
         ids = head + [tokenizer.convert_tokens_to_ids("<|video_pad|>")] * video + end
         self.prefix = torch.tensor(ids)
 
+        # As the library numbers them: a video takes as many places as its grid is high or wide, however long it is.
         start = len(head)
         grid = torch.meshgrid(torch.arange(pairs), torch.arange(rows), torch.arange(columns), indexing="ij")
         vision = torch.stack(grid).reshape(3, -1) + start
         behind = start + max(rows, columns)
-        self.prefix_positions = torch.cat(
-            [torch.arange(start).expand(3, -1), vision, torch.full((3, 1), behind)], dim=1
-        )  # [3, text_start]
+        text = (behind + 1 + torch.arange(BLOCK)).repeat(blocks)
+        numbers = [torch.arange(start).expand(3, -1), vision, torch.full((3, 1), behind), text.expand(3, -1)]
+        self.positions = torch.cat(numbers, dim=1)[:, None]  # [3, 1, L]
 
         block = torch.arange(self.length - self.text_start) // BLOCK
         mask = torch.ones(self.length, self.length, dtype=torch.bool).tril()
         mask[self.text_start :, self.text_start :] &= block[:, None] == block[None, :]
         hidden = torch.finfo(torch.bfloat16).min
         self.mask = torch.zeros(1, 1, *mask.shape).masked_fill(~mask, hidden)  # added to the scores
-        self._text_position = behind + 1
-        self._last_position = int(self.prefix_positions.max())
-
-    def positions(self, prompt_lengths: torch.Tensor) -> torch.Tensor:
-        """Positions `[3, B, L]`; `prompt_lengths` `[B, blocks]` counts each block's tokens before the answer.
-
-        The prompt counts on from the video's largest row or column; a generated token, as in `generate`, from the
-        largest position of all, which in a long video is the last frame's.
-        """
-        batch, blocks = prompt_lengths.shape
-        prefix = self.prefix_positions[:, None].expand(3, batch, -1)
-        offset = torch.arange(BLOCK).expand(batch, blocks, BLOCK)
-        text = self._text_position + offset
-        after = (self._text_position + prompt_lengths).clamp(min=self._last_position + 1)[..., None]
-        answer = after + offset - prompt_lengths[..., None]
-        text = torch.where(offset < prompt_lengths[..., None], text, answer).reshape(batch, -1)
-        return torch.cat([prefix, text.expand(3, -1, -1)], dim=2)
 
 
 def encode_blocks(
@@ -113,13 +97,31 @@ def encode_blocks(
     return ids.flatten(1), lengths, answer_ids
 
 
-class Batches(IterableDataset):
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one size with their questions.
+
+    Attributes:
+        bucket: their size.
+        frames: uint8 `[B, F, H, W, 3]`.
+        dense: what every visual token sees, int64 `[B, T, N]` by name, see `clips.token_targets`.
+        questions, answers: by question type, one dictionary per clip.
+    """
+
+    bucket: Bucket
+    frames: torch.Tensor
+    dense: dict[str, torch.Tensor]
+    questions: list[dict[str, str]]
+    answers: list[dict[str, str]]
+
+
+class Batches(IterableDataset[Batch]):
     """An endless stream of batches; the batch of a given step depends on (seed, step) alone."""
 
     def __init__(self, seed: int, first_step: int, small_until: int, codec_share: float = CODEC_SHARE) -> None:
         self.seed, self.first_step, self.small_until, self.codec_share = seed, first_step, small_until, codec_share
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator[Batch]:
         info = torch.utils.data.get_worker_info()
         offset, stride = (info.id, info.num_workers) if info else (0, 1)
         step = self.first_step + offset
@@ -127,21 +129,16 @@ class Batches(IterableDataset):
             yield self.make(step)
             step += stride
 
-    def make(self, step: int) -> dict:
-        """The batch of one step, see `make_batch`."""
+    def make(self, step: int) -> Batch:
+        """The batch of one step."""
         rng = np.random.default_rng((self.seed, step))
         weights = np.asarray([b.weight for b in BUCKETS])
         bucket = SMALL if step < self.small_until else BUCKETS[rng.choice(len(BUCKETS), p=weights / weights.sum())]
         return make_batch(rng, bucket, self.codec_share)
 
 
-def make_batch(rng: np.random.Generator, bucket: Bucket, codec_share: float) -> dict:
-    """Clips of one bucket, a share of them through the codec.
-
-    Returns:
-        `bucket`; `frames` uint8 `[B, F, H, W, 3]`; `dense` targets int64 `[B, T, N]` by name; `questions` and
-        `answers`, a dictionary by question type for each clip.
-    """
+def make_batch(rng: np.random.Generator, bucket: Bucket, codec_share: float) -> Batch:
+    """Clips of one bucket, a share of them through the codec."""
     specs = [sample_clip(rng, bucket.frames, bucket.height, bucket.width) for _ in range(bucket.batch)]
     clips = []
     for spec in specs:
@@ -150,10 +147,10 @@ def make_batch(rng: np.random.Generator, bucket: Bucket, codec_share: float) -> 
             frames = through_codec(frames, crf=int(rng.integers(16, 29)))
         clips.append(frames)
     dense = [token_targets(spec) for spec in specs]
-    return {
-        "bucket": bucket,
-        "frames": torch.from_numpy(np.stack(clips)),
-        "dense": {name: torch.from_numpy(np.stack([d[name] for d in dense])) for name in dense[0]},
-        "questions": [ask(rng) for _ in specs],
-        "answers": [answers(spec) for spec in specs],
-    }
+    return Batch(
+        bucket=bucket,
+        frames=torch.from_numpy(np.stack(clips)),
+        dense={name: torch.from_numpy(np.stack([d[name] for d in dense])) for name in dense[0]},
+        questions=[ask(rng) for _ in specs],
+        answers=[answers(spec) for spec in specs],
+    )

@@ -83,7 +83,8 @@ class ClipSpec:
 
     def scene_of_pair(self) -> np.ndarray:
         """Running scene number of every pair, int64 `[T]`, from 0."""
-        return np.searchsorted(np.asarray(self.cuts), np.arange(self.pairs), side="right") - 1
+        running: np.ndarray = np.searchsorted(np.asarray(self.cuts), np.arange(self.pairs), side="right") - 1
+        return running
 
     def mover_corner(self, frame: int) -> tuple[int, int]:
         """Top left corner of the moving object; it leaves on one side and comes back on the other."""
@@ -161,7 +162,7 @@ def render(spec: ClipSpec) -> np.ndarray:
     )
     for y, x, side, colour in spec.distractors:
         sheets[:, y : y + side, x : x + side] = COLOURS[colour]
-    frames = sheets[scene]
+    frames: np.ndarray = sheets[scene]
     mover = _mask(spec.mover_shape, spec.mover_size)
     for index in range(spec.frames):
         _paint(frames[index], mover, spec.mover_corner(index), COLOURS[spec.mover_colour])
@@ -265,7 +266,8 @@ def _background_sheet(kind: int, height: int, width: int) -> np.ndarray:
         "dots": ((y % 8 < 4) & (x % 8 < 4)).astype(int) * 2,
         "diagonal": ((y + x) // 6) % 2,
     }[pattern]
-    return np.clip(np.asarray(base) + 14 * light[..., None], 0, 255).astype(np.uint8)
+    sheet: np.ndarray = np.clip(np.asarray(base) + 14 * light[..., None], 0, 255).astype(np.uint8)
+    return sheet
 
 
 def _background(kind: int, height: int, width: int, shift: int) -> np.ndarray:
@@ -289,7 +291,8 @@ def _mask(shape: str, size: int) -> np.ndarray:
         "hourglass": (abs(x) < abs(y)),
         "bars": ((x + 1) * 2.5 % 2) < 1,
     }[shape]
-    return inside.reshape(size, fine, size, fine).mean((1, 3), dtype=np.float32)[..., None]
+    share: np.ndarray = inside.reshape(size, fine, size, fine).mean((1, 3), dtype=np.float32)
+    return share[..., None]
 
 
 def _paint(frame: np.ndarray, mask: np.ndarray, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:

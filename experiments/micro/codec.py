@@ -8,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+# With its lookahead x264 does not write the same bytes every time.
+_REPEATABLE = "rc-lookahead=0:sync-lookahead=0:mbtree=0"
+
 
 def write_clip(
     path: str | Path | BytesIO, frames: np.ndarray, *, fps: int = 8, crf: int = 20, preset: str = "medium"
@@ -17,7 +20,7 @@ def write_clip(
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(crf), "preset": preset, "threads": "1"}
+        stream.options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": _REPEATABLE}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
@@ -28,5 +31,5 @@ def through_codec(frames: np.ndarray, *, crf: int = 20, preset: str = "veryfast"
     buffer = BytesIO()
     write_clip(buffer, frames, crf=crf, preset=preset)
     buffer.seek(0)
-    with av.open(buffer) as container:
+    with av.open(buffer, "r") as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -55,7 +56,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -69,7 +70,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """1.5 M parameters: a vision tower of 3 layers and a decoder of 4, both 128 wide with heads of 32."""
-    token = tokenizer.convert_tokens_to_ids
+
+    def token(text: str) -> int:
+        return int(tokenizer.get_vocab()[text])
+
     return Qwen2VLConfig(
         vision_config={
             "depth": 3,
@@ -109,7 +113,7 @@ def build_model() -> tuple[Qwen2VLForConditionalGeneration, PreTrainedTokenizerF
     """The untrained model (random weights from torch's global generator) and its tokenizer."""
     tokenizer = build_tokenizer()
     model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=16,
         eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
@@ -149,5 +153,5 @@ def save_model(model: Qwen2VLForConditionalGeneration, tokenizer: PreTrainedToke
     _write_json(folder / "video_preprocessor_config.json", video)
 
 
-def _write_json(path: Path, content: dict) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")

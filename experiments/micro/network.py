@@ -6,6 +6,8 @@ of the time. `tower` computes the same in one call per layer (a test holds it to
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,7 +19,7 @@ from experiments.micro.clips import BACKGROUND_COUNT, COLOUR_NAMES, DIRECTIONS, 
 
 def tower(model: Qwen2VLForConditionalGeneration, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Merged visual tokens `[B, T * N, D]` of patches `[B, T * 4 * N, 1176]`, N = rows * columns tokens per pair."""
-    visual = model.model.visual
+    visual: Any = model.model.visual
     batch, count, _ = patches.shape
     per_pair = rows * columns * 4
     embed = visual.patch_embed.proj.weight
@@ -33,7 +35,8 @@ def tower(model: Qwen2VLForConditionalGeneration, patches: torch.Tensor, rows: i
         mixed = (weights @ v).transpose(1, 2).reshape(x.shape)
         x = x + attention.proj(mixed)
         x = x + block.mlp(block.norm2(x))
-    return visual.merger(x).view(batch, count // 4, -1)
+    merged: torch.Tensor = visual.merger(x)
+    return merged.view(batch, count // 4, -1)
 
 
 def decode(
@@ -57,7 +60,7 @@ def decode(
     head = prefix[: layout.video.start].expand(batch, -1, -1)
     end = prefix[layout.video.stop :].expand(batch, -1, -1)
     x = torch.cat([head, video.to(prefix.dtype), end, decoder.embed_tokens(text)], dim=1)
-    positions = decoder.rotary_emb(x, layout.positions(lengths))
+    positions = decoder.rotary_emb(x, layout.positions)
     states = []
     for layer in decoder.layers:
         x = layer(x, attention_mask=layout.mask, position_embeddings=positions)
@@ -105,7 +108,9 @@ def _dense_loss(
     logits: torch.Tensor, sizes: dict[str, int], targets: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, dict[str, float]]:
     total, right = logits.new_zeros((), dtype=torch.float32), {}
-    for (name, size), part in zip(sizes.items(), logits.float().split(list(sizes.values()), dim=-1), strict=True):
+    for (name, size), part in zip(
+        sizes.items(), torch.split(logits.float(), list(sizes.values()), dim=-1), strict=True
+    ):
         wanted = targets[name].flatten(1)
         if name == "object":  # objects cover few tokens: give the empty ones as much weight in all as the full ones
             weight = torch.ones(size)

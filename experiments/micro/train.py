@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
 from adapters.micro.processing import patchify
-from experiments.micro.batches import BUCKETS, SMALL, Batches, Bucket, Layout, encode_blocks, make_batch
+from experiments.micro.batches import BUCKETS, SMALL, Batch, Batches, Bucket, Layout, encode_blocks, make_batch
 from experiments.micro.clips import TOKEN_PIXELS
 from experiments.micro.model import IMAGE_MEAN, IMAGE_STD, build_model, save_model
 from experiments.micro.network import DenseHeads, decode, tower
@@ -45,7 +45,7 @@ def main() -> None:
 
     model, tokenizer = build_model()
     model.set_attn_implementation("eager")  # faster than sdpa in training on a CPU, see network.tower
-    heads = DenseHeads(model.config.text_config.hidden_size, len(SUPERVISED_LAYERS))
+    heads = DenseHeads(model.lm_head.in_features, len(SUPERVISED_LAYERS))
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     step = 0
@@ -111,17 +111,17 @@ class Trainer:
         self._tower, self._decode = wrap(tower), wrap(decode)
         self._noise = torch.randn(4_000_000, dtype=torch.bfloat16)
 
-    def step(self, batch: dict, answering: bool) -> dict[str, float]:
+    def step(self, batch: Batch, answering: bool) -> dict[str, float]:
         """Add the gradients of one batch; the running losses and dense accuracies."""
-        bucket, layout = batch["bucket"], self.layouts[batch["bucket"]]
+        bucket, layout = batch.bucket, self.layouts[batch.bucket]
         with torch.autocast("cpu", torch.bfloat16):
-            video = self._tower(self.model, self._patches(batch["frames"]), *grid(bucket))
-            loss, report = self.heads.tower_loss(video, batch["dense"])
+            video = self._tower(self.model, self._patches(batch.frames), *grid(bucket))
+            loss, report = self.heads.tower_loss(video, batch.dense)
             if answering:
-                ids, lengths, right = encode_blocks(self.tokenizer, batch["questions"], batch["answers"])
+                ids, lengths, right = encode_blocks(self.tokenizer, batch.questions, batch.answers)
                 logits, states = self._decode(self.model, layout, video, ids, lengths)
                 dense, running = self.heads.decoder_loss(
-                    [states[i][:, layout.video] for i in SUPERVISED_LAYERS], batch["dense"]
+                    [states[i][:, layout.video] for i in SUPERVISED_LAYERS], batch.dense
                 )
                 ends = torch.full_like(right, self.tokenizer.eos_token_id)
                 each = F.cross_entropy(
@@ -130,7 +130,7 @@ class Trainer:
                 each = each.view(*right.shape, 2)
                 loss = loss + dense + each.sum(-1).mean()
                 report |= running | dict(zip(QUESTION_NAMES, each[..., 0].mean(0).tolist(), strict=True))
-        loss.backward()
+        torch.autograd.backward(loss)
         return report
 
     @torch.no_grad()
@@ -140,8 +140,8 @@ class Trainer:
         right = []
         for _ in range(-(-clips // bucket.batch)):
             batch = make_batch(rng, bucket, codec_share=1.0)
-            video = tower(self.model, normalise(patchify(batch["frames"]).float()), *grid(bucket))
-            ids, lengths, wanted = encode_blocks(self.tokenizer, batch["questions"], batch["answers"])
+            video = tower(self.model, normalise(patchify(batch.frames).float()), *grid(bucket))
+            ids, lengths, wanted = encode_blocks(self.tokenizer, batch.questions, batch.answers)
             logits, _ = decode(self.model, self.layouts[bucket], video, ids, lengths)
             right.append(logits[:, :, 0].argmax(-1) == wanted)
         share = torch.cat(right).float().mean(0)
@@ -181,7 +181,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt, log.jsonl and model/")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument(
         "--decay", type=float, default=0.35, help="share of the steps over which the rate falls to zero"

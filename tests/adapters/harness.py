@@ -33,7 +33,9 @@ class Precision:
 
 
 # Rotary embeddings and norms are computed in float32 inside the library, whatever the dtype of the model.
-PRECISIONS = (Precision("eager", torch.float32, 1e-4), Precision("sdpa", torch.float64, 2e-6))
+EAGER = Precision("eager", torch.float32, 1e-4)
+SDPA = Precision("sdpa", torch.float64, 2e-6)
+PRECISIONS = (EAGER, SDPA)
 
 
 def close(got: Tensor, want: Tensor, precision: Precision) -> None:

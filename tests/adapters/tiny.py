@@ -8,7 +8,7 @@ Weights are drawn large enough that attention is far from uniform: a wrong mask 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -66,6 +66,12 @@ LAYOUTS: dict[str, Rows] = {
         (Text(1), Video(3), Text(2), Video(3, 3, 2), Text(3)),
     ),
     "padded": ((Text(1), Video(3), Text(1)), (Text(6), Video(3, 2, 3), Text(5))),
+    "even": ((Text(3), Video(3), Text(4)), (Text(5), Video(3), Text(2))),  # no padding, different kept counts
+    "mixed": (
+        (Text(2), Video(3, 2, 3), Text(1), Image(), Text(2)),
+        (Text(1), Image(2, 2), Text(3)),
+        (Text(1), Image(), Text(1), Video(3), Text(2)),
+    ),
 }
 FRAME_COUNTS = (1, 2, 7)
 TEXT_ONLY: Rows = ((Text(7),),)
@@ -303,9 +309,10 @@ def quiet_generation(model: Any) -> None:
 
 
 @cache
-def _master(name: str, attention: str, dtype: torch.dtype) -> Any:
+def _master(name: str, attention: str, dtype: torch.dtype, vocabulary: int) -> Any:
     family = FAMILIES[name]
     config = family.config()
+    config.text_config.vocab_size = vocabulary
     model = getattr(transformers, family.model_class)._from_config(config, attn_implementation=attention)
     if "moe" in name:
         model.set_experts_implementation("eager")  # the grouped kernels have no float64
@@ -315,14 +322,18 @@ def _master(name: str, attention: str, dtype: torch.dtype) -> Any:
     return model.to(dtype)
 
 
-def build(family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32) -> Any:
+def build(
+    family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
+) -> Any:
     """A fresh tiny model; equal arguments give equal weights."""
-    return copy.deepcopy(_master(family.name, attention, dtype))
+    return copy.deepcopy(_master(family.name, attention, dtype, vocabulary))
 
 
-def untouched(family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32) -> Any:
+def untouched(
+    family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
+) -> Any:
     """The shared model of the same weights that no test may press or change: what truth is computed with."""
-    return _master(family.name, attention, dtype)
+    return _master(family.name, attention, dtype, vocabulary)
 
 
 def tiny_llama() -> Any:
@@ -361,6 +372,26 @@ def ragged_keeps(family: Family, rows: Rows, seed: int = 0, empty_video: bool | 
     return tuple(keeps)
 
 
-def params(names: Iterable[str] | None = None) -> list[Any]:
+def random_rows(family: Family, seed: int) -> Rows:
+    """A random layout: one to three rows of text, images and videos in any order, each row ending in text."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    frames = draw(1, 4)
+    rows = []
+    for _ in range(draw(1, 3)):
+        row: list[Segment] = []
+        for _ in range(draw(0, 3)):
+            row.append(Text(draw(1, 3)))
+            # LLaVA-OneVision takes all videos of a call as one tensor: they need equally many frames.
+            video = Video(draw(1, 4) if family.mrope else frames, draw(1, 3), draw(1, 3))
+            row.append(Image(draw(1, 2), draw(1, 2)) if draw(0, 3) == 0 else video)
+        rows.append((*row, Text(draw(1, 5))))
+    return tuple(rows)
+
+
+def params() -> list[Any]:
     """Families as pytest parameters."""
-    return [pytest.param(FAMILIES[name], id=name) for name in (names or FAMILIES)]
+    return [pytest.param(family, id=name) for name, family in FAMILIES.items()]

@@ -95,9 +95,9 @@ def clips(model: Any, family: Family, inputs: dict[str, Tensor]) -> list[Clip]:
     base = model.base_model
     if not family.mrope:
         flat = base.get_video_features(pixels, return_dict=True, **_llava_defaults(model)).pooler_output
-        frames = pixels.shape[1]
-        places = flat.shape[1] // frames
-        side = int(places**0.5)
+        vision, frames = model.config.vision_config, pixels.shape[1]
+        side = (vision.image_size // vision.patch_size + 1) // 2
+        places = side * side
         newline = base.image_newline[None]
         return [Clip(v[: frames * places].view(frames, places, -1), (side, side), (), newline) for v in flat]
     grids = inputs["video_grid_thw"]
@@ -331,6 +331,18 @@ def extended(model: Any, row: Row, ids: Tensor, first: Tensor) -> Row:
         deepstack=tuple(torch.cat([plane, torch.zeros_like(embeds)]) for plane in row.deepstack),
         logical=row.logical + len(ids),
         dropped=torch.cat([row.dropped, torch.zeros(len(ids), dtype=torch.bool)]),
+    )
+
+
+def joined(head: Row, tail: Row) -> Row:
+    """Two rows one after the other, the second starting after the largest position of the first (one axis)."""
+    return replace(
+        head,
+        ids=torch.cat([head.ids, tail.ids]),
+        embeds=torch.cat([head.embeds, tail.embeds]),
+        positions=torch.cat([head.positions, head.extent[:, None] + tail.positions], dim=1),
+        logical=head.logical + tail.logical,
+        dropped=torch.cat([head.dropped, tail.dropped]),
     )
 
 

@@ -9,7 +9,6 @@ from compressors import BudgetError, Grid, compress
 from compressors.methods import rows
 from compressors.plan_budget import plan_budget
 
-
 WITHOUT_INPUTS = [row.name for row in rows() if row.exact and all(isinstance(need, Grid) for need in row.needs)]
 
 

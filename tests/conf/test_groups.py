@@ -74,7 +74,9 @@ def test_files_are_up_to_date() -> None:
     stale = [path for path, text in written.items() if not (CONF / path).is_file() or (CONF / path).read_text() != text]
     assert not stale, f"run: python -m experiments.presets   (out of date: {', '.join(stale)})"
     known = set(written) | {f"{group}/none.yaml" for group in presets.GROUPS}
-    present = {f"{group}/{path.name}" for group in (*presets.GROUPS, "compressor") for path in (CONF / group).glob("*.yaml")}
+    present = {
+        f"{group}/{path.name}" for group in (*presets.GROUPS, "compressor") for path in (CONF / group).glob("*.yaml")
+    }
     assert present == known
 
 

@@ -16,7 +16,12 @@ def test_the_preset_chooses_the_parts() -> None:
 
 def test_an_experiment_beats_the_preset() -> None:
     cfg = composed("experiment=fca_on_random")
-    assert (cfg.compressor.name, cfg.selector.name, cfg.allocator.name, cfg.retention) == ("random", "random", "fca", 0.1)
+    assert (cfg.compressor.name, cfg.selector.name, cfg.allocator.name, cfg.retention) == (
+        "random",
+        "random",
+        "fca",
+        0.1,
+    )
     assert compressor_from(cfg) == build("random", allocator="fca")
 
 

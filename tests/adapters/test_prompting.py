@@ -1,0 +1,62 @@
+"""Prompts by layout, for models without processor files: what press finds in them, family by family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapters.errors import UnsupportedError
+from adapters.prompting import LayoutProcessor, answer, metadata, prompt
+from adapters.video import Video
+from tests.adapters import tiny
+from vidpress import press
+
+BYTES = 300  # a vocabulary with room for every byte
+
+
+def video(frames: int = 5, height: int = 24, width: int = 40) -> Video:
+    pixels = torch.randint(0, 256, (frames, height, width, 3), dtype=torch.uint8)
+    return Video(pixels, tuple(0.5 * i for i in range(frames)), 30.0, 0.5 * frames, Path("clip.mp4"))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES.values(), ids=str)
+def test_a_prompt_by_layout_is_understood(family: tiny.Family) -> None:
+    model = tiny.build(family, vocabulary=BYTES)
+    processor = LayoutProcessor(model)
+    inputs = prompt(processor, "What is it?", video())
+    placeholders = int((inputs["input_ids"] == tiny.VIDEO).sum())
+    with press(model, "vidcom2", retention=0.25) as report:
+        output = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    (seen,) = report.videos
+    assert report.placeholders == placeholders == seen.tokens + family.newline
+    assert len(seen.budgets) == (3 if family.mrope else 5)
+    assert seen.kept == round(0.25 * seen.tokens)
+    assert isinstance(answer(processor, inputs, output), str)
+
+
+def test_timestamps_stand_before_each_group() -> None:
+    processor = LayoutProcessor(tiny.build(tiny.FAMILIES["qwen3_vl"], vocabulary=BYTES))
+    ids = prompt(processor, "?", video(frames=4))["input_ids"][0].tolist()
+    text = bytes(i for i in ids if 32 <= i < 128).decode()
+    assert "<0.5 seconds><1.5 seconds>" in text
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (4, 4), (4, 2000), (1080, 1920), (3000, 40)])
+def test_sizes_stay_within_the_published_limits(height: int, width: int) -> None:
+    processor = LayoutProcessor(tiny.build(tiny.FAMILIES["qwen2_vl"], vocabulary=BYTES))
+    rows, columns = (side // 28 for side in processor._size(height, width, 28))
+    assert 1 <= rows * columns <= 768
+    assert rows * columns >= 64, "about 128 at least, up to rounding"
+
+
+def test_times_are_exact_at_any_rate() -> None:
+    told = metadata(video(frames=3))
+    assert told.timestamps == [0.0, 0.5, 1.0]
+    assert told.sampled_fps == 2.0
+
+
+def test_an_unknown_layout_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="'llama' is not known"):
+        LayoutProcessor(tiny.tiny_llama())

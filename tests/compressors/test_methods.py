@@ -1,0 +1,240 @@
+"""What every method promises, over the whole list: exact budgets, order, determinism, host reads, one graph."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from compressors import (
+    Budget,
+    Compression,
+    Compressor,
+    VideoTokens,
+    build,
+    compress,
+    method_names,
+    methods,
+    names,
+    wrap,
+)
+from tests.compressors.videos import HostReads, noise, ragged, scene_cut
+
+METHODS = method_names()
+EXACT = [name for name in METHODS if build(name).exact]
+# Every allocator under every selector: selectors that rank by score get VidCom2's scorer.
+PAIRS = list(itertools.product(names("selector"), [*names("allocator"), "none"]))
+
+
+def composed(selector: str, allocator: str) -> Compressor:
+    return build("vidcom2", selector=selector, allocator=allocator)
+
+
+def possible(selector: str, allocator: str) -> bool:
+    return not (selector == "one_per_block" and allocator == "none")
+
+
+def longest(features: Tensor, k: int) -> Tensor:
+    return features.float().norm(dim=-1).topk(k).indices
+
+
+COMPOSED = [pair for pair in PAIRS if possible(*pair)]
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> VideoTokens:
+    """Any shape, dtype and content (constant, repeated frames, repeated tokens, …); some with empty places."""
+    frames, height, width = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    channels, places = draw(st.integers(2, 20)), height * width
+    x = noise(frames, places, channels, draw(st.integers(0, 99)))
+    x = {
+        "noise": x,
+        "constant": torch.ones_like(x) * 3.7,
+        "zero": torch.zeros_like(x),
+        "same frames": x[:1].expand_as(x),
+        "same tokens": x[:, :1].expand_as(x),
+        "huge": x * 1e4,
+    }[draw(st.sampled_from(["noise", "constant", "zero", "same frames", "same tokens", "huge"]))]
+    x = x.to(draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])))
+    if draw(st.booleans()):
+        return VideoTokens(x, grid=(height, width))
+    counts = draw(st.lists(st.integers(0, places), min_size=frames, max_size=frames).filter(any))
+    gaps = ragged(frames, places, channels, counts)
+    assert gaps.valid is not None
+    return gaps.with_(features=torch.where(gaps.valid.unsqueeze(-1), x, float("nan")), grid=(height, width))
+
+
+def check(result: Compression, tokens: VideoTokens) -> None:
+    keep = result.keep
+    assert keep.dtype == torch.int64
+    assert (keep.diff() > 0).all(), "sorted and unique"
+    assert set(keep.tolist()) <= set(range(tokens.frames * tokens.places))
+    assert result.budgets.tolist() == torch.bincount(keep // tokens.places, minlength=tokens.frames).tolist()
+    if tokens.valid is not None:
+        assert tokens.valid.flatten()[keep].all(), "no empty place is kept"
+    assert result.mask.flatten().nonzero().squeeze(1).tolist() == keep.tolist()
+    assert result.features.shape == (result.kept, tokens.channels)
+    assert result.features.dtype == tokens.features.dtype
+    assert torch.isfinite(result.features).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@given(tokens=videos(), retention=st.floats(0.001, 1.0))
+def test_any_video(name: str, tokens: VideoTokens, retention: float) -> None:
+    result = compress(tokens, name, retention=retention)
+    check(result, tokens)
+    total = Budget(retention=retention).resolve(tokens.frames, tokens.places, tokens.total)
+    if name in EXACT:
+        assert result.kept == total
+    again = compress(tokens.with_(_memo={}), name, retention=retention)
+    assert torch.equal(again.keep, result.keep)
+    assert torch.equal(again.features, result.features)
+
+
+@pytest.mark.parametrize(("selector", "allocator"), COMPOSED)
+@settings(max_examples=20)
+@given(tokens=videos(), total=st.integers(1, 200))
+def test_any_video_under_any_composition(selector: str, allocator: str, tokens: VideoTokens, total: int) -> None:
+    result = compress(tokens, composed(selector, allocator), tokens=total)
+    check(result, tokens)
+    assert result.kept == min(total, tokens.total)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("gaps", [False, True])
+def test_full_retention_is_the_identity(name: str, gaps: bool) -> None:
+    tokens = (ragged(3, 6, 4, [6, 0, 2]) if gaps else VideoTokens(noise(3, 6, 4))).with_(grid=(2, 3))
+    result = compress(tokens, name, retention=1.0)
+    assert result.identity
+    assert result.merge is None
+    wanted = tokens.features.flatten(0, 1) if tokens.valid is None else tokens.features[tokens.valid]
+    assert torch.equal(result.features, wanted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_none_keeps_everything_and_the_rest_the_budget(name: str) -> None:
+    result = compress(scene_cut(), name, tokens_per_frame=2.5, grid=(6, 6))
+    assert result.kept == {"none": 288}.get(name, 20) or not build(name).exact
+
+
+def count_reads(compressor: Compressor, validate: bool) -> int:
+    x = scene_cut()
+    with HostReads() as reads:
+        compress(x, compressor, retention=0.3, grid=(6, 6), validate=validate)
+    return reads.count
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_host_reads_of_methods(name: str) -> None:
+    compressor = build(name)
+    assert compressor.host_reads in (0, 1)
+    assert count_reads(compressor, validate=False) == compressor.host_reads
+    assert count_reads(compressor, validate=True) == compressor.host_reads + 1
+
+
+@pytest.mark.parametrize(("selector", "allocator"), COMPOSED)
+def test_host_reads_of_compositions(selector: str, allocator: str) -> None:
+    compressor = composed(selector, allocator)
+    assert compressor.host_reads == 0
+    assert count_reads(compressor, validate=False) == 0
+
+
+def test_host_reads_with_gaps() -> None:
+    tokens = ragged(4, 6, 5, [6, 2, 0, 4]).with_(grid=(2, 3))
+    for name in METHODS:
+        compressor = build(name)
+        with HostReads() as reads:
+            compress(tokens.with_(_memo={}), compressor, retention=0.4, validate=False)
+        assert reads.count == compressor.host_reads, name
+
+
+def test_the_counter_counts() -> None:
+    x = noise(1, 4, 2)
+    for read in (
+        lambda: x.sum().item(),
+        lambda: bool(x.sum() > 0),
+        lambda: x.tolist(),
+        lambda: x[x > 0],
+        lambda: (x > 0).nonzero(),
+        lambda: x.unique(),
+        lambda: x.numpy(),
+        lambda: torch.equal(x, x),
+    ):
+        with HostReads() as reads:
+            read()
+        assert reads.count == 1
+
+
+ONE_GRAPH = [(name, build(name)) for name in METHODS if build(name).host_reads == 0]
+ONE_GRAPH += [("+".join(pair), composed(*pair)) for pair in (("token_saliency", "none"), ("one_per_block", "fca"))]
+
+
+@pytest.mark.parametrize("compressor", [c for _, c in ONE_GRAPH], ids=[n for n, _ in ONE_GRAPH])
+def test_one_graph(compressor: Compressor) -> None:
+    torch.compiler.reset()
+
+    def kept(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        result = compress(x, compressor, retention=0.3, grid=(3, 4), validate=False)
+        return result.keep, result.budgets, result.features
+
+    x = scene_cut(4, 12, 8, cut=3)
+    for got, want in zip(torch.compile(kept, fullgraph=True, backend="eager")(x), kept(x), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_one_graph_with_gaps() -> None:
+    torch.compiler.reset()
+    gaps, compressor = ragged(4, 6, 5, [6, 2, 0, 4]), build("vidcom2")
+    assert gaps.valid is not None
+
+    def kept(x: Tensor, valid: Tensor) -> Tensor:
+        return compressor(VideoTokens(x, valid=valid, counts=(6, 2, 0, 4)), Budget(retention=0.4)).keep
+
+    compiled = torch.compile(kept, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(gaps.features, gaps.valid), kept(gaps.features, gaps.valid))
+
+
+def test_frame_budgets_are_the_same_under_every_selector() -> None:
+    x = scene_cut()
+    want = compress(x, "vidcom2").budgets
+    assert want.max() > want.min(), "not uniform on a video with a scene cut"
+    assert want[6:].min() > want[:6].max(), "the short scene stands out"
+    for selector in [*names("selector"), wrap(longest)]:
+        for name in methods():
+            if name in ("none", "average_pool"):  # the one has no parts, the other's merger fixes the selector
+                continue
+            result = compress(x, name, selector=selector, allocator="fca", scorer="vidcom2", grid=(6, 6))
+            assert result.budgets.tolist() == want.tolist(), (selector, name)
+
+
+def test_autocast_gradients_and_precision_settings_change_nothing() -> None:
+    x = scene_cut()
+    want = compress(x, "vidcom2")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(compress(x, "vidcom2").keep, want.keep)
+    leaf = x.clone().requires_grad_()
+    result = compress(leaf, "vidcom2")
+    assert torch.equal(result.keep, want.keep)
+    result.features.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.flatten(0, 1)[want.keep].eq(1).all()
+    assert int(leaf.grad.count_nonzero()) == want.features.numel()
+
+
+def test_planes_follow() -> None:
+    x = scene_cut(4, 12, 8)
+    planes = {"deep": noise(4, 12, 3, seed=1), "place": torch.arange(48).view(4, 12)}
+    result = compress(x, "vidcom2", planes=planes)
+    assert torch.equal(result.planes["place"], result.keep)
+    assert torch.equal(result.planes["deep"], planes["deep"].flatten(0, 1)[result.keep])
+
+
+def test_view_of_other_memory_layouts() -> None:
+    x = scene_cut()
+    want = compress(x, "vidcom2").keep
+    assert torch.equal(compress(x.transpose(0, 1).contiguous().transpose(0, 1), "vidcom2").keep, want)
+    assert torch.equal(compress(x.repeat(1, 1, 2)[..., :32], "vidcom2").keep, want)

@@ -1,0 +1,90 @@
+"""Small inputs for the tests, and a counter of what a compressor reads on the host."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compressors import VideoTokens
+
+
+def noise(frames: int, places: int, channels: int, seed: int = 0) -> Tensor:
+    """Independent normal features `[T, N, C]`."""
+    return torch.randn(frames, places, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def scene_cut(frames: int = 8, places: int = 36, channels: int = 32, cut: int = 6, seed: int = 0) -> Tensor:
+    """Two scenes `[T, N, C]`, the second one short; tokens differ little within a scene."""
+    random = torch.Generator().manual_seed(seed)
+    scenes = torch.randn(2, 1, channels, generator=random)
+    still = torch.randn(2, places, channels, generator=random)
+    which = (torch.arange(frames) >= cut).long()
+    return scenes[which] * 2 + still[which] * 0.5 + 0.1 * torch.randn(frames, places, channels, generator=random)
+
+
+def ragged(frames: int, places: int, channels: int, counts: list[int], seed: int = 0) -> VideoTokens:
+    """Noise with `counts` tokens per frame at random places; empty places hold NaN."""
+    random = torch.Generator().manual_seed(seed)
+    order = torch.rand(frames, places, generator=random).argsort(dim=1).argsort(dim=1)
+    valid = order < torch.tensor(counts).unsqueeze(1)
+    features = torch.where(valid.unsqueeze(-1), noise(frames, places, channels, seed), float("nan"))
+    return VideoTokens(features, valid=valid, counts=tuple(counts))
+
+
+_READS = {
+    torch.ops.aten._local_scalar_dense,
+    torch.ops.aten.is_nonzero,
+    torch.ops.aten.nonzero,
+    torch.ops.aten.masked_select,
+    torch.ops.aten._unique2,
+    torch.ops.aten.unique_dim,
+    torch.ops.aten.unique_consecutive,
+    torch.ops.aten.equal,
+    torch.ops.aten.bincount,
+}
+_METHODS = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
+
+
+class HostReads:
+    """Counts reads of tensor values on the host, and operations whose output size depends on values."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        found = self.found
+
+        class Operations(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                masks = func.overloadpacket is torch.ops.aten.index and any(
+                    index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+                )
+                if func.overloadpacket in _READS or masks:
+                    found.append(str(func))
+                return func(*args, **(kwargs or {}))
+
+        class Methods(TorchFunctionMode):
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                if func in _METHODS:
+                    found.append(func.__name__)
+                return func(*args, **(kwargs or {}))
+
+        self._modes = [Operations(), Methods()]
+
+    def __enter__(self) -> HostReads:
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(kind, error, trace)
+
+    @property
+    def count(self) -> int:
+        return len(self.found)

@@ -1,0 +1,61 @@
+"""The published architectures that come with vidpress have the published sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from adapters import families
+from adapters.errors import LoadError
+from adapters.loading import keep_layers
+
+MODELS = Path(__file__).parents[2] / "conf" / "model"
+PARAMETERS = {
+    "qwen2vl": 8_291_375_616,
+    "qwen2_5vl": 8_292_166_656,
+    "qwen3vl": 8_767_123_696,
+    "qwen3vl_moe": 31_070_754_032,
+    "llava_onevision": 8_030_807_584,
+}
+
+
+def architecture(name: str) -> dict:
+    return json.loads((MODELS / f"{name}.json").read_text())
+
+
+def parameters(described: dict) -> int:
+    config = AutoConfig.for_model(**described)
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_size(name: str) -> None:
+    assert parameters(architecture(name)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_fewer_layers(name: str) -> None:
+    reduced = keep_layers(architecture(name), 2)
+    assert parameters(reduced) < PARAMETERS[name] / 2
+    assert reduced["text_config"]["num_hidden_layers"] == 2
+    assert all(i < 2 for i in reduced["vision_config"].get("deepstack_visual_indexes", []))
+
+
+def test_no_layers_are_refused() -> None:
+    with pytest.raises(LoadError, match="at least one layer"):
+        keep_layers(architecture("qwen2vl"), 0)
+
+
+def test_every_family_can_be_chosen() -> None:
+    supported = {kind for family in families().values() for kind in family.model_types}
+    for name in PARAMETERS:
+        assert architecture(name)["model_type"] in supported
+        settings = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
+        assert (settings["name"], settings["architecture"]) == (name, f"{name}.json")
+    assert {path.stem for path in MODELS.glob("*.json")} == set(PARAMETERS)

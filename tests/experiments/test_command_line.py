@@ -1,0 +1,77 @@
+"""`python run.py`: help, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from compressors.methods import method, method_names
+from tests.experiments.conftest import Command
+
+
+def test_help_lists_tasks_methods_and_models(vidpress: Command) -> None:
+    code, out, _, _ = vidpress("--help")
+    assert code == 0
+    for name in method_names():
+        assert f"  {name} " in out
+        assert method(name).summary in out
+    for name in ("generate", "micro", "qwen2vl", "qwen2_5vl", "qwen3vl", "qwen3vl_moe", "llava_onevision"):
+        assert f"  {name} " in out
+
+
+WRONG = [
+    (["retenton=0.1"], "retenton: there is no such setting. Did you mean retention?"),
+    (["allocatr=fca"], "Did you mean allocator?"),
+    (["allocator.temprature=1"], "Did you mean allocator.temperature?"),
+    (["attn_implementation=eager"], "Did you mean model.attn_implementation?"),
+    (["compressor=vidcm2"], "compressor=vidcm2: there is no such choice. Did you mean vidcom2?"),
+    (["task=generat"], "Did you mean generate?"),
+    (["retention=0.1,0.2"], "add -m to sweep"),
+    (["retention"], "settings are written KEY=VALUE"),
+    (["retention=0"], "outside (0, 1]"),
+    (["retention=some"], "not a finite number"),
+    (["retention=0.5", "tokens=3"], "two budgets"),
+    (["positions=there"], "original or contiguous"),
+    (["seed=abc"], "a whole number"),
+    (["max_new_tokens=0"], "1 or more"),
+    (["scorer=none"], "no scorer is set"),
+    (["allocator=fca", "compressor=none"], "does not split into parts"),
+    (["video=/no/such.mp4"], "no such file"),
+    (["frames=4", "fps=2"], "not both"),
+    (["model.device=zebra"], "not a device"),
+    (["model.dtype=float8"], "known: float32, float16, bfloat16"),
+    (["model.attn_implementation=fast"], "known: eager, sdpa, flash_attention_2"),
+    (["model=qwen2vl", "model.path=/no/such/folder"], "no such folder"),
+    (["model=qwen2vl", "model.weights=some"], "published or random"),
+    (["model=qwen2vl", "model.layers=2"], "model.weights=random only"),
+    (["model=qwen2vl", "model.weights=random", "model.architecture=/no/such.json"], "could not be read"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=lambda value: " ".join(value) if type(value) is list else ""
+)
+def test_a_mistake_is_one_line_and_exit_code_2(vidpress: Command, arguments: list[str], message: str) -> None:
+    code, out, err, folder = vidpress(*arguments)
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "Traceback" not in out + err
+    assert not list(folder.rglob("result.json"))
+
+
+def test_a_stack_trace_on_request(vidpress: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="outside"):
+        vidpress("retention=0")
+
+
+def test_a_missing_extra_is_named(vidpress: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torchvision" else find(name, *a))
+    code, _, err, _ = vidpress("model=qwen2vl")
+    assert code == 2
+    assert "pip install 'vidpress[hf]'" in err
