@@ -49,12 +49,12 @@ def match_within_frames(
 
 def _match(values: Tensor, valid: Tensor, size: Tensor, budgets: Tensor, bound: int) -> Tensor:
     """The place of each token's representative within its frame, `int64 [F, N]`."""
-    frames, width, channels = values.shape
+    frames, width, _ = values.shape
     group = torch.arange(width, device=values.device).expand(frames, width)
     count = valid.sum(1)
     place = torch.sort((~valid).byte(), dim=1, stable=True).indices
     # An empty place may hold anything, NaN included.
-    values = torch.where(valid.unsqueeze(2), values, 0.0).gather(1, place.unsqueeze(2).expand_as(values))
+    values = _rows(torch.where(valid.unsqueeze(2), values, 0.0), place)
     size = size.gather(1, place).clamp_min(1)
     for _ in range((width - 1).bit_length()):
         # The tokens of a frame stand at the first `count` of `width` slots, in the order of their places.
@@ -65,12 +65,13 @@ def _match(values: Tensor, valid: Tensor, size: Tensor, budgets: Tensor, bound: 
 
         moving = size[:, ::2] * merged
         mass = size[:, 1::2].scatter_add(1, partner, moving)
-        sums = values[:, 1::2] * size[:, 1::2].unsqueeze(2)
-        wide = partner.unsqueeze(2).expand(-1, -1, channels)
-        sums = sums.scatter_add_(1, wide, values[:, ::2] * moving.unsqueeze(2))
-        values = torch.stack([_padded(values[:, ::2], width), _padded(sums / mass.unsqueeze(2), width)], dim=2)
-        size = torch.stack([_padded(size[:, ::2], width), _padded(mass, width)], dim=2).flatten(1)
-        values = values.flatten(1, 2)
+        # What flows from each even slot (column) into each odd one (row), as shares of the new mean.
+        flow = moving.new_zeros(frames, width // 2, (width + 1) // 2).scatter_(
+            1, partner.unsqueeze(1), moving.unsqueeze(1)
+        )
+        arriving = (flow / mass.unsqueeze(2)) @ values[:, ::2]
+        values[:, 1::2] = values[:, 1::2] * (size[:, 1::2] / mass).unsqueeze(2) + arriving
+        size[:, 1::2] = mass
 
         target = torch.where(merged, place[:, 1::2].gather(1, partner), place[:, ::2])
         moves = torch.arange(group.shape[1], device=values.device).expand_as(group).scatter(1, place[:, ::2], target)
@@ -80,10 +81,16 @@ def _match(values: Tensor, valid: Tensor, size: Tensor, budgets: Tensor, bound: 
         gone[:, ::2] |= merged
         width = max(min(bound, width), (width + 1) // 2)
         order = torch.sort(gone.byte(), dim=1, stable=True).indices[:, :width]
-        place, size = place.gather(1, order), size.gather(1, order)
-        values = values.gather(1, order.unsqueeze(2).expand(-1, -1, channels))
+        place, size, values = place.gather(1, order), size.gather(1, order), _rows(values, order)
         count = count - merged.sum(1)
     return group
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """`[F, N, D]` and `int64 [F, W]` -> a new `[F, W, D]`."""
+    frames, places, channels = values.shape
+    start = torch.arange(0, frames * places, places, device=values.device).unsqueeze(1)
+    return values.flatten(0, 1).index_select(0, (index + start).flatten()).view(frames, -1, channels)
 
 
 def _best_partner(values: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,12 +99,6 @@ def _best_partner(values: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
     cosine = (unit[:, ::2] @ unit[:, 1::2].mT).masked_fill_(~live[:, None, 1::2], float("-inf"))
     best, partner = cosine.max(2)
     return best.masked_fill_(~live[:, ::2], float("-inf")), partner
-
-
-def _padded(half: Tensor, width: int) -> Tensor:
-    """Even or odd slots, with one more slot where the odd ones are one short."""
-    missing = (width + 1) // 2 - half.shape[1]
-    return half if missing == 0 else torch.cat([half, half[:, :missing]], dim=1)
 
 
 def match_across_frames(values: Tensor, tokens: VideoTokens, total: int) -> Tensor:
