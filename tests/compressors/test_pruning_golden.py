@@ -72,7 +72,7 @@ def test_dycoke_exact_keeps_anchors_whole_and_loses_no_frame(name: str) -> None:
     assert len(others) == 0 or others.max() - others.min() <= 1
 
 
-def stream(case: cases.Case, method: str, **params: Any) -> list[tuple[Compression, VideoTokens]]:
+def stream(case: cases.Release, method: str, **params: Any) -> list[tuple[Compression, VideoTokens]]:
     """Chunk by chunk, the history passed by hand."""
     compressor = build(method, **params)
     results, history, first = [], None, 0

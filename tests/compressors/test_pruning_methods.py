@@ -21,7 +21,7 @@ from compressors import (
     compress,
 )
 from compressors.functional import cosine_rows
-from tests.compressors.host_reads import counted
+from tests.compressors.videos import HostReads
 
 EXACT = ["vcast", "dycoke", "divprune", "cdpruner", "evs", "timechat_dtd", "stc_pruner", "stc_pruner_released"]
 EXACT += ["stc_pruner_paper"]
@@ -118,10 +118,10 @@ def test_host_reads_are_as_declared(name: str, ragged: bool) -> None:
     mask = {"valid": valid, "counts": tuple(valid.sum(1).tolist())} if ragged else {}
     history = compressor(VideoTokens(video(6, 10, 5, seed=8), query=question(5))).history
     tokens = VideoTokens(video(6, 10, 5), query=question(5), history=history, **mask)
-    with counted() as reads:
+    with HostReads() as reads:
         result = compressor(tokens)
         result.features  # noqa: B018 (gathering must not read either)
-    assert len(reads) == compressor.host_reads, reads
+    assert reads.count == compressor.host_reads, reads.found
     assert compressor.host_reads == (name in INEXACT)
 
 

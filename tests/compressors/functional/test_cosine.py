@@ -13,8 +13,7 @@ from compressors.functional.last_frame import LastFrame
 
 @pytest.fixture(params=[1, 50, 1 << 18], autouse=True)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "_BLOCK_VALUES", request.param, raising=False)
-    monkeypatch.setattr(statistics, "_block_values", lambda tokens: request.param, raising=False)
+    monkeypatch.setattr(statistics, "_block_values", lambda *_: request.param)
 
 
 def features(frames: int = 5, places: int = 7, channels: int = 6) -> Tensor:
