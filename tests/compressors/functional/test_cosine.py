@@ -13,7 +13,7 @@ from compressors.functional.last_frame import LastFrame
 
 @pytest.fixture(params=[1, 50, 1 << 18], autouse=True)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "_block_values", lambda *_: request.param)
+    monkeypatch.setattr(statistics, "_buffer_values", lambda *_, **__: request.param)
 
 
 def features(frames: int = 5, places: int = 7, channels: int = 6) -> Tensor:
