@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
+import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +24,10 @@ from compressors.errors import VidpressError
 from compressors.methods import method, method_names
 
 USER_ERROR = 2
+OUT_OF_MEMORY = (
+    "the device is out of memory: ask for fewer frames=, leave the comparison out with task.baseline=false, "
+    "or use a smaller model."
+)
 ONE_LINE = "VIDPRESS_ONE_LINE_ERRORS"
 
 
@@ -34,12 +39,13 @@ def run_job(cfg: DictConfig) -> None:
     """
     try:
         importlib.import_module(f"experiments.{cfg.task.name}").run(cfg)
-    except (VidpressError, VideoError) as error:
+    except (VidpressError, VideoError, torch.OutOfMemoryError) as error:
         if _trace_wanted():
             raise
+        message = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error)
         if HydraConfig.get().mode == RunMode.RUN:
-            fail(error)
-        raise VidpressError(str(error)) from None
+            fail(message)
+        raise VidpressError(message) from None
 
 
 def call(job: Callable[[], Any]) -> None:
