@@ -21,7 +21,6 @@ NUMBERS: Mapping[str, tuple[type, float]] = {
     "max_new_tokens": (int, 1),
     "seed": (int, 0),
     "task.repeats": (int, 1),
-    "task.repeats": (int, 1),
 }
 
 
