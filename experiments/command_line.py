@@ -78,6 +78,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         known = [name for name in error.options or [] if name]
+        if (group, choice) == ("hydra/launcher", "joblib"):
+            return "hydra/launcher=joblib needs an extra package: pip install 'vidpress[joblib]'."
         return f"{group}={choice}: there is no such choice.{_closest(choice, known)} Known: {', '.join(known)}."
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
