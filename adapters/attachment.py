@@ -150,6 +150,8 @@ class Attachment:
             return None  # compiled decoding steps pass straight through: generation prepared everything
         call, cache = self._call, values.get("past_key_values")
         record = record_of(cache) if call.generating else checked_record(cache)
+        if record is not None:
+            record = record.for_rows(tokens.shape[0])
         if record is not None and not call.generating:
             values = values | _continued(values, tokens, record, cache)
         encoded = (values.get("mm_encoder_outputs") or {}).get("video")
@@ -253,6 +255,7 @@ class Attachment:
     ) -> Any:
         record = checked_record(past_key_values) if is_first_iteration else record_of(past_key_values)
         if record is not None:
+            record = record.for_rows(input_ids.shape[0])
             if is_first_iteration and next_sequence_length is not None:
                 # Generation subtracted the physical length from the logical one: the dropped tokens are not new.
                 next_sequence_length -= record.missing
@@ -270,7 +273,7 @@ class Attachment:
             **kwargs,
         )
         if record is not None and inputs.get("position_ids") is not None:
-            inputs["position_ids"] = record.shifted(inputs["position_ids"])
+            inputs["position_ids"] = record.moved.apply(inputs["position_ids"])
         return inputs
 
     # 5. Generation's positions
@@ -330,14 +333,15 @@ def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: An
     if mask is None or logical is not None:
         supplied["attention_mask"] = record.physical_mask(logical, cache, new)
     if values.get("position_ids") is None:
-        if logical is not None:
-            positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
+        start = length + record.missing
+        positions = torch.arange(start, start + new, device=tokens.device).expand(tokens.shape[0], new)
+        if record.rope_deltas is None:
+            # The library counts padding here: without position ids it looks at nothing but the cache's length.
+            supplied["position_ids"] = record.moved.apply(positions)
         else:
-            start = length + record.missing
-            positions = torch.arange(start, start + new, device=tokens.device).expand(tokens.shape[0], new)
-        if record.rope_deltas is not None:
-            positions = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
-        supplied["position_ids"] = record.shifted(positions)
+            if logical is not None:
+                positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
+            supplied["position_ids"] = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
     return supplied
 
 

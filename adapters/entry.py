@@ -17,7 +17,7 @@ from adapters.errors import UnsupportedError
 from adapters.family import Family
 from adapters.plan import Plan
 from adapters.positions import VideoSpan, contiguous_1d, contiguous_mrope
-from adapters.record import Record
+from adapters.record import Moved, Record
 from compressors.base import Compression
 
 Positions = Literal["original", "contiguous"]
@@ -160,16 +160,16 @@ def prune(
     slots = torch.cat([before.to(embeds.device).bool(), present], dim=1)
     start = measures.past + (past.missing if past is not None else 0)
     ids = _full_positions(kwargs.get("position_ids"), rows, length, start, embeds.device)
-    deltas = None
+    moved = Moved() if past is None else past.moved
     if family.mrope:
-        seen = start - (slots.shape[1] - present.shape[1]) + before.to(embeds.device).sum(1, keepdim=True)
-        deltas = _largest(ids, valid) + 1 - (seen + valid.sum(1, keepdim=True)).long()
-    shift = past.shift if past is not None else None
+        moved = moved.reaching(_largest(ids, valid))
     if positions == "contiguous":
         ids, more = _contiguous(ids, video, stays, plan, family)
-        # Deltas are measured on shifted positions in a later turn: undo that, shifts are kept apart.
-        deltas = deltas + shift if deltas is not None and shift is not None else deltas
-        shift = more if shift is None else shift + more
+        moved = moved.by(more, _largest(ids, valid & stays) if family.mrope else None)
+    deltas = None
+    if moved.end is not None:
+        seen = start - measures.past + before.to(embeds.device).sum(1, keepdim=True) + valid.sum(1, keepdim=True)
+        deltas = moved.end + 1 - seen.long()
     ids = ids.gather(-1, index.expand(*ids.shape[:-1], index.shape[1]))
     if ids.ndim == 3 and ids.shape[0] == 4:
         # The text row only tells masks where sequences start; gaps in it would look like several sequences.
@@ -177,7 +177,7 @@ def prune(
     out["position_ids"] = ids
     out["attention_mask"] = slots.long()
     ragged = mask is not None or len(set(kept)) > 1
-    return out, Record(start + length, slots, ragged, deltas, shift)
+    return out, Record(start + length, slots, ragged, deltas, moved)
 
 
 def deepstack(kwargs: Mapping[str, Any], video: Tensor, stays: Tensor, plan: Plan) -> list[Tensor]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
@@ -50,11 +54,13 @@ def load_published(
             f"model=micro and model.weights=random work without."
         )
     name = str(folder) if local else path
+    # Without a network the Hub's client would try for minutes before it looks into its cache.
+    trusted = {"trust_remote_code": False, "local_files_only": local or not hub_is_reachable()}
     try:
         # The processor first: it is small, and whatever is wrong shows before gigabytes are read.
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        processor = AutoProcessor.from_pretrained(name, **trusted)  # type: ignore[no-untyped-call]
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=number, attn_implementation=attn_implementation, trust_remote_code=False
+            name, dtype=number, attn_implementation=attn_implementation, **trusted
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         hint = (
@@ -108,6 +114,20 @@ def load_random(
         suppress_tokens=[token for token in special if token is not None],
     )
     return model.eval()
+
+
+def hub_is_reachable(seconds: float = 5.0) -> bool:
+    """Whether to ask the Hugging Face Hub: it is not switched off, and its host answers or a proxy stands between."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():
+        return True
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((hub.hostname or "", hub.port or 443), timeout=seconds):
+            return True
+    except OSError:
+        return False
 
 
 def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ generation keeps logical ones; attention needs physical ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,55 @@ _RECORDS = "_vidpress_records"
 
 
 @dataclass(frozen=True, eq=False)
+class Moved:
+    """How contiguous positions differ from the model's own, for what follows a prompt.
+
+    A model continues in two ways: `generate` behind the prompt's last token, everything else behind the largest M-RoPE
+    position so far, which a long video's time axis may have pushed beyond the last token's.
+
+    Attributes:
+        shift: `[B, 1]`, how far the last token moved down; None when positions are the original ones.
+        extent: `[B, 1]`, the largest original position so far (M-RoPE only).
+        end: `[B, 1]`, the largest position after moving (M-RoPE only).
+    """
+
+    shift: Tensor | None = None
+    extent: Tensor | None = None
+    end: Tensor | None = None
+
+    def reaching(self, largest: Tensor) -> Moved:
+        """A further stretch of prompt whose largest position, as given (moved like what came before), is `largest`."""
+        original = largest if self.shift is None else largest + self.shift
+        return Moved(self.shift, _larger(self.extent, original), _larger(self.end, largest))
+
+    def by(self, more: Tensor, end: Tensor | None) -> Moved:
+        """The same after that stretch moved down by `more`, up to the largest position `end`."""
+        return Moved(more if self.shift is None else self.shift + more, self.extent, end)
+
+    def apply(self, positions: Tensor) -> Tensor:
+        """Positions `[B, q]` or `[axes, B, q]` as the model computes them, moved.
+
+        With four axes the first is the text index that only masks look at; it stays. One axis means that the model
+        continued behind the largest position.
+        """
+        if self.shift is None:
+            return positions
+        if positions.ndim == 3 and positions.shape[0] == 4:
+            return torch.cat([positions[:1], positions[1:] - self.shift])
+        if positions.ndim == 3 and self.extent is not None and self.end is not None:
+            return positions - (self.extent - self.end)
+        return positions - self.shift
+
+    def repeated(self, times: int) -> Moved:
+        """For every row of a batch as many copies in a row."""
+        return Moved(*(None if v is None else v.repeat_interleave(times, 0) for v in vars(self).values()))
+
+
+def _larger(one: Tensor | None, other: Tensor) -> Tensor:
+    return other if one is None else torch.maximum(one, other)
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """Bookkeeping of one compressed prompt.
 
@@ -25,8 +74,8 @@ class Record:
         logical: tokens of the prompt so far, dropped ones included.
         valid: `[B, P]` bool, which of the P physical slots hold a token of their row (False: padding).
         ragged: whether `valid` may contain False.
-        rope_deltas: `[B, 1]`, what the model adds to a token's index to get its M-RoPE position; None for 1-D.
-        shift: `[B, 1]`, how far positions moved down (contiguous positions); None when they are original.
+        rope_deltas: `[B, 1]`, what to add to a token's index for its (moved) M-RoPE position; None for 1-D.
+        moved: what contiguous positions changed.
         first_layer: the layer from which the record holds; 0 for compression before the language model.
     """
 
@@ -34,7 +83,7 @@ class Record:
     valid: Tensor
     ragged: bool
     rope_deltas: Tensor | None = None
-    shift: Tensor | None = None
+    moved: Moved = field(default_factory=Moved)
     first_layer: int = 0
 
     @property
@@ -58,25 +107,28 @@ class Record:
         if mask is None and not self.ragged:
             return None
         if mask is None:
-            rows = self.valid.shape[0]
             length = int(cache.get_seq_length()) + new - self.physical
-            rest = torch.ones(rows, length, dtype=torch.long, device=self.valid.device)
+            rest = torch.ones(self.valid.shape[0], length, dtype=torch.long, device=self.valid.device)
             return torch.cat([self.valid.long(), rest], dim=1)
-        valid = self.valid
-        if valid.shape[0] != mask.shape[0]:
-            valid = valid.repeat_interleave(mask.shape[0] // valid.shape[0], dim=0)
-        return torch.cat([valid.to(mask.device, mask.dtype), mask[:, self.logical :]], dim=1)
+        return torch.cat([self.valid.to(mask.device, mask.dtype), mask[:, self.logical :]], dim=1)
 
-    def shifted(self, positions: Tensor) -> Tensor:
-        """Original positions `[B, q]` or `[axes, B, q]` of tokens after the prompt, moved with it.
+    def for_rows(self, rows: int) -> Record:
+        """The record of a cache whose rows were each repeated (several answers to one prompt).
 
-        With four axes the first is the text index that only masks look at; it stays.
+        Raises:
+            UnsupportedError: the rows are no multiple of the compressed prompt's.
         """
-        if self.shift is None:
-            return positions
-        if positions.ndim == 3 and positions.shape[0] == 4:
-            return torch.cat([positions[:1], positions[1:] - self.shift])
-        return positions - self.shift
+        times, rest = divmod(rows, self.valid.shape[0])
+        if rest or not times:
+            raise UnsupportedError(
+                f"the cache holds a compressed prompt of {self.valid.shape[0]} rows, and {rows} rows continue it: "
+                f"continue with the same rows, or with each repeated equally often."
+            )
+        if times == 1:
+            return self
+        deltas = None if self.rope_deltas is None else self.rope_deltas.repeat_interleave(times, 0)
+        valid, moved = self.valid.repeat_interleave(times, 0), self.moved.repeated(times)
+        return replace(self, valid=valid, rope_deltas=deltas, moved=moved)
 
 
 def record_of(cache: Any) -> Record | None:

@@ -58,7 +58,7 @@ def check_numbers(cfg: DictConfig) -> None:
     """
     for key, (kind, least) in NUMBERS.items():
         value: Any = OmegaConf.select(cfg, key)
-        if value is None and key in ("frames", "fps"):
+        if value is None and key in ("frames", "fps", "task.repeats"):
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or float(value) < least:

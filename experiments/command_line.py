@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
+import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +24,10 @@ from compressors.errors import VidpressError
 from compressors.methods import method, method_names
 
 USER_ERROR = 2
+OUT_OF_MEMORY = (
+    "the device is out of memory: ask for fewer frames=, leave the comparison out with task.baseline=false, "
+    "or use a smaller model."
+)
 ONE_LINE = "VIDPRESS_ONE_LINE_ERRORS"
 
 
@@ -34,12 +39,13 @@ def run_job(cfg: DictConfig) -> None:
     """
     try:
         importlib.import_module(f"experiments.{cfg.task.name}").run(cfg)
-    except (VidpressError, VideoError) as error:
+    except (VidpressError, VideoError, torch.OutOfMemoryError) as error:
         if _trace_wanted():
             raise
+        message = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error)
         if HydraConfig.get().mode == RunMode.RUN:
-            fail(error)
-        raise VidpressError(str(error)) from None
+            fail(message)
+        raise VidpressError(message) from None
 
 
 def call(job: Callable[[], Any]) -> None:
@@ -72,6 +78,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         known = [name for name in error.options or [] if name]
+        if (group, choice) == ("hydra/launcher", "joblib"):
+            return "hydra/launcher=joblib needs an extra package: pip install 'vidpress[joblib]'."
         return f"{group}={choice}: there is no such choice.{_closest(choice, known)} Known: {', '.join(known)}."
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]

@@ -65,7 +65,7 @@ class FrameCompressionAdjustment(Allocator):
 
     def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
         """Budgets as the release or the paper rounds them, `int64 [T]`."""
-        share = (retention * self.adjustment(tokens)).nan_to_num(0.0).clamp_max(1.0)
+        share = (retention * self.adjustment(tokens)).nan_to_num(0.0)
         wanted = share * tokens.capacity
         budgets = torch.round(wanted) if self.rounding == "nearest" else torch.ceil(wanted)
         return torch.minimum(budgets.long().clamp_min(self.min_tokens), tokens.capacity)

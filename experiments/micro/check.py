@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from adapters.micro import MicroProcessor, load_micro
 from adapters.video import read_video
@@ -190,7 +190,8 @@ def _size(bucket: Bucket) -> str:
 
 
 def _table(scores: dict[tuple[str, str], Score]) -> Table:
-    table = Table("question", "chance", *CONDITIONS, "n", title="Accuracy with 95 % intervals (Wilson), in %")
+    question = Column("question", no_wrap=True)
+    table = Table(question, "chance", *CONDITIONS, "n", title="Accuracy with 95 % intervals (Wilson), in %")
     for q in QUESTIONS:
         cells = []
         for condition in CONDITIONS:

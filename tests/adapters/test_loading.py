@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,26 @@ def test_without_network_or_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise OSError("We couldn't connect to the Hub.\nand much more text")
 
+    monkeypatch.setattr(loading, "hub_is_reachable", lambda: False)
     monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", unreachable)
     with pytest.raises(
         LoadError, match=r"couldn't connect to the Hub\. Check the name and the network, or give a local"
     ):
         loading.load_published("Qwen/Qwen2-VL-7B-Instruct")
+
+
+def test_whether_the_hub_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", True)
+    assert not loading.hub_is_reachable()
+    monkeypatch.setattr(loading.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(loading, "getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(loading.constants, "ENDPOINT", here)
+        assert loading.hub_is_reachable()
+    assert not loading.hub_is_reachable()
+    monkeypatch.setattr(loading, "getproxies", lambda: {"https": "http://proxy"})
+    assert loading.hub_is_reachable()
 
 
 @pytest.mark.usefixtures("extras")

@@ -346,6 +346,8 @@ def tiny_llama() -> Any:
 def ragged_keeps(family: Family, rows: Rows, seed: int = 0, empty_video: bool | None = None) -> tuple[Tensor, ...]:
     """Random keep sets, one per video: frames keep different counts, some none and some all of their tokens.
 
+    No two videos of a call drop equally many, as far as their sizes allow: equal counts would hide a wrong mask.
+
     Args:
         family: decides how many tokens a frame has.
         rows: the layout.
@@ -355,19 +357,20 @@ def ragged_keeps(family: Family, rows: Rows, seed: int = 0, empty_video: bool | 
     generator = torch.Generator().manual_seed(1000 + seed)
     clips = videos(rows)
     empty_video = seed % 3 == 2 if empty_video is None else empty_video
-    keeps = []
+    keeps: list[Tensor] = []
     for i, clip in enumerate(clips):
         n = tokens_per_frame(family, clip)
         mask = torch.rand(clip.frames, n, generator=generator) < 0.15 + 0.5 * torch.rand(1, generator=generator)
+        order = torch.randperm(clip.frames, generator=generator)
         if clip.frames > 2:
-            empty, full = torch.randperm(clip.frames, generator=generator)[:2]
-            mask[empty], mask[full] = False, True
-        elif not mask.any():
-            mask[0, 0] = True
-        if mask.all():
-            mask[-1, -1] = False
+            mask[order[0]], mask[order[1]] = False, True
         if empty_video and i == 0 and len(clips) > 1:
             mask[:] = False
+        taken = {v.frames * tokens_per_frame(family, v) - len(k) for v, k in zip(clips, keeps, strict=False)} | {0}
+        for place in torch.randperm(n, generator=generator):
+            if int((~mask).sum()) not in taken:
+                break
+            mask[order[-1], place] ^= True
         keeps.append(mask.flatten().nonzero().squeeze(1))
     return tuple(keeps)
 

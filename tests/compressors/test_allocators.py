@@ -63,6 +63,11 @@ def test_fca_ignores_frames_without_tokens() -> None:
     assert budgets("fca", tokens, 7)[1] == 0
 
 
+def test_fca_adjusts_a_share_of_the_tokens_a_frame_holds() -> None:
+    equal = {"name": "fca", "frame_scorer": {"name": "frame_uniqueness", "statistic": "equal"}}
+    assert budgets(equal, ragged(4, 12, 8, [12, 4, 0, 8]), 6) == [3, 1, 0, 2]
+
+
 def test_roundings() -> None:
     tokens = VideoTokens(scene_cut())
     r = 0.25 * FrameCompressionAdjustment().adjustment(tokens)

@@ -37,7 +37,7 @@ def vidpress(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedP
 
 def test_the_plugins_selector_is_wrapped_by_fca(site: Path, tmp_path: Path) -> None:
     """Its selector under our allocator, by name, with a parameter: budgets are those of vidcom2 on the same clip."""
-    common = ("task.baseline=false", "task.warmup=false", "max_new_tokens=1", "hydra.run.dir=.")
+    common = ("task.baseline=false", "task.warmup=false", "task.repeats=1", "max_new_tokens=1", "hydra.run.dir=.")
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
     theirs.mkdir()

@@ -33,6 +33,7 @@ WRONG = [
     (["positions=there"], "original or contiguous"),
     (["seed=abc"], "a whole number"),
     (["max_new_tokens=0"], "1 or more"),
+    (["task.repeats=0"], "1 or more"),
     (["scorer=none"], "no scorer is set"),
     (["allocator=fca", "compressor=none"], "does not split into parts"),
     (["video=/no/such.mp4"], "no such file"),

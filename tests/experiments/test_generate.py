@@ -16,7 +16,7 @@ from experiments import results
 from tests.experiments.conftest import Command
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("task.warmup=false", "max_new_tokens=4")
+QUICK = ("task.warmup=false", "task.repeats=1", "max_new_tokens=4")
 
 
 def only_result(folder: Path) -> dict[str, Any]:
