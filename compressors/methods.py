@@ -240,7 +240,7 @@ _METHODS: dict[str, Method] = {
         ),
         Method(
             "fastvid",
-            "most attended tokens of every frame, the rest of a segment merged around dense tokens of its anchor frames",
+            "most attended tokens of every frame, the rest of a segment merged around dense tokens of anchor frames",
             _FASTVID,
             compressor={"name": "fastvid"},
         ),
@@ -252,7 +252,7 @@ _METHODS: dict[str, Method] = {
         ),
         Method(
             "fastvid_qwen",
-            "fastvid for towers without a pooling head: frames compared by mean token, near-duplicate frames get nothing",
+            "fastvid for towers without a pooling head: frames compared by mean token, near duplicates get nothing",
             _FASTVID,
             compressor=_FASTVID_QWEN,
         ),
@@ -276,7 +276,7 @@ _METHODS: dict[str, Method] = {
         ),
         Method(
             "holitom",
-            "what stands still is averaged over time and merged around dense tokens, of the rest the most attended stay",
+            "what stands still is averaged over time and merged around dense tokens; of the rest the most attended",
             _HOLITOM,
             compressor={"name": "holitom"},
         ),
