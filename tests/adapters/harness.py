@@ -95,24 +95,28 @@ def manual_loop(model: Any, inputs: dict[str, Tensor], steps: int, masks: bool) 
     return torch.stack(tokens, dim=1), torch.stack(logits, dim=1)
 
 
-def second_turn(inputs: dict[str, Tensor], first: Generated, more: Tensor, grids: bool) -> dict[str, Tensor]:
+AGAIN = ("nothing", "types", "grids")
+
+
+def second_turn(inputs: dict[str, Tensor], first: Generated, more: Tensor, again: str = "grids") -> dict[str, Tensor]:
     """The inputs of a second turn on the same cache: everything so far, then `more [B, m]` text tokens.
 
     Args:
         inputs: of the first turn.
         first: what the first turn returned.
         more: the ids appended.
-        grids: pass the media's grids and token types again (pixels never: they are in the cache).
+        again: what of the media is passed again: nothing, token types alone, or grids as well (pixels never: they are
+            in the cache).
     """
     ids = torch.cat([first.sequences, more], dim=1)
     new = ids.shape[1] - inputs["input_ids"].shape[1]
     mask = torch.nn.functional.pad(inputs["attention_mask"], (0, new), value=1)
     turn = {"input_ids": ids, "attention_mask": mask}
-    if grids:
-        again = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-        turn |= {name: inputs[name] for name in again if name in inputs}
-        if "mm_token_type_ids" in inputs:
-            turn["mm_token_type_ids"] = tiny.token_types(ids)
+    if again != "nothing" and "mm_token_type_ids" in inputs:
+        turn["mm_token_type_ids"] = tiny.token_types(ids)
+    if again == "grids":
+        names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+        turn |= {name: inputs[name] for name in names if name in inputs}
     return turn
 
 

@@ -209,7 +209,7 @@ def test_a_padded_prompt_brings_its_mask(family: tiny.Family) -> None:
 def test_a_later_turn_asks_the_cache_for_its_length(watched: Watched) -> None:
     first = generated(watched.model, watched.inputs, 3)
     more = torch.full((1, 2), tiny.VOCABULARY - 1)
-    turn = second_turn(watched.inputs, first, more, grids=False)
+    turn = second_turn(watched.inputs, first, more, "nothing")
     past = first.cache.get_seq_length()
     generated(watched.model, turn, 2, past_key_values=first.cache)
     arguments, result = watched.calls[INPUTS][3]

@@ -15,6 +15,7 @@ from compressors.tokens import VideoTokens
 from tests.adapters import tiny, truth
 from tests.adapters.given import Chosen, Given
 from tests.adapters.harness import (
+    AGAIN,
     EAGER,
     STEPS,
     Generated,
@@ -136,14 +137,14 @@ def test_a_forward_loop(family: tiny.Family, layout: tiny.Rows, masks: bool, pos
 
 
 @pytest.mark.parametrize("positions", ["original", "contiguous"])
-@pytest.mark.parametrize("grids", [True, False])
-def test_a_second_turn(family: tiny.Family, layout: tiny.Rows, grids: bool, positions: str) -> None:
-    """A follow-up question on the same cache, with the grids passed again or not."""
+@pytest.mark.parametrize("again", AGAIN)
+def test_a_second_turn(family: tiny.Family, layout: tiny.Rows, again: str, positions: str) -> None:
+    """A follow-up question on the same cache, with grids and token types passed again or not."""
     inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
     model, more = tiny.build(family), new_text(len(layout))
     with press(model, given, positions=positions):
         first = generated(model, inputs)
-        second = generated(model, second_turn(inputs, first, more, grids), past_key_values=first.cache)
+        second = generated(model, second_turn(inputs, first, more, again), past_key_values=first.cache)
     check_second_turn(family, wanted(family, inputs, given, positions=positions), more, second)
 
 
@@ -155,7 +156,7 @@ def test_a_second_turn_with_several_answers(family: tiny.Family) -> None:
     with press(model, given):
         first = generated(model, inputs)
         first.cache.batch_repeat_interleave(2)
-        turn = second_turn(inputs, first, more, False)
+        turn = second_turn(inputs, first, more, "nothing")
         out = generated(model, turn, past_key_values=first.cache, do_sample=True, num_return_sequences=2)
     for b, row in enumerate(wanted(family, inputs, given)):
         longer = truth.next_turn(reference, truth.greedy(reference, row, STEPS), more[b])
@@ -166,6 +167,8 @@ def test_a_second_turn_with_several_answers(family: tiny.Family) -> None:
 @pytest.mark.parametrize("name", ["one", "even", "padded"])
 def test_a_question_on_a_prefilled_cache(family: tiny.Family, name: str) -> None:
     """A forward fills the cache once; `generate` then answers different questions on copies of it."""
+    if name == "padded" and not family.mrope:
+        pytest.skip("the library counts padding in a forward's positions and not in generate's, unpressed too")
     layout = tiny.LAYOUTS[name]
     inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
     model, reference = tiny.build(family), tiny.untouched(family)
@@ -194,7 +197,7 @@ def test_a_second_turn_after_a_first_without_press(family: tiny.Family) -> None:
     model, more = tiny.build(family), new_text(2)
     first = generated(model, inputs)
     with press(model, given):
-        second = generated(model, second_turn(inputs, first, more, True), past_key_values=first.cache)
+        second = generated(model, second_turn(inputs, first, more), past_key_values=first.cache)
     check_second_turn(family, truth.rows(tiny.untouched(family), family, inputs), more, second)
 
 
@@ -211,7 +214,7 @@ def test_a_video_in_a_later_turn(positions: str) -> None:
     with press(model, Chosen(lambda tokens: current[tokens.index]), positions=positions):
         first = generated(model, prompts[0])
         current = list(keeps[1])
-        turn = second_turn(prompts[0], first, prompts[1]["input_ids"], False)
+        turn = second_turn(prompts[0], first, prompts[1]["input_ids"], "nothing")
         turn["pixel_values_videos"] = prompts[1]["pixel_values_videos"]
         second = generated(model, turn, past_key_values=first.cache)
     parts = [wanted(family, prompt, Given(keep))[0] for prompt, keep in zip(prompts, keeps, strict=True)]
@@ -228,8 +231,8 @@ def test_a_third_turn(family: tiny.Family) -> None:
     more, again = new_text(2), new_text(2, 2, seed=6)
     with press(model, given):
         first = generated(model, inputs)
-        second = generated(model, second_turn(inputs, first, more, True), past_key_values=first.cache)
-        third = generated(model, second_turn(inputs, second, again, True), past_key_values=second.cache)
+        second = generated(model, second_turn(inputs, first, more), past_key_values=first.cache)
+        third = generated(model, second_turn(inputs, second, again), past_key_values=second.cache)
     for b, row in enumerate(wanted(family, inputs, given)):
         turn = truth.greedy(reference, row, STEPS)
         turn = truth.greedy(reference, truth.next_turn(reference, turn, more[b]), STEPS)
@@ -246,7 +249,7 @@ def test_a_second_turn_on_a_static_cache(family: tiny.Family, name: str) -> None
     cache = transformers.StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=160)
     with press(model, given):
         first = generated(model, inputs, past_key_values=cache)
-        second = generated(model, second_turn(inputs, first, more, True), past_key_values=cache)
+        second = generated(model, second_turn(inputs, first, more), past_key_values=cache)
     check_second_turn(family, wanted(family, inputs, given), more, second)
 
 
@@ -279,7 +282,7 @@ def test_interleaved_conversations(family: tiny.Family) -> None:
             talks.append((inputs, given, generated(model, inputs), new_text(1, 2 + seed, seed)))
         assert len({len(given.keeps[0]) for _, given, _, _ in talks}) == 2
         seconds = [
-            generated(model, second_turn(inputs, first, more, True), past_key_values=first.cache)
+            generated(model, second_turn(inputs, first, more), past_key_values=first.cache)
             for inputs, _, first, more in talks
         ]
     for (inputs, given, _, more), second in zip(talks, seconds, strict=True):
@@ -296,27 +299,43 @@ def test_a_copied_cache_goes_its_own_way(family: tiny.Family, name: str) -> None
         first = generated(model, inputs)
         for seed in range(3):
             more = new_text(len(layout), 2 + seed, seed)
-            turn = second_turn(inputs, first, more, True)
+            turn = second_turn(inputs, first, more)
             second = generated(model, turn, past_key_values=copy.deepcopy(first.cache))
             check_second_turn(family, wanted(family, inputs, given), more, second)
 
 
 def test_threads_share_one_press(family: tiny.Family) -> None:
-    """Two threads in `generate` at once, made to meet inside the compressor, each get their own result."""
-    layouts = [tiny.LAYOUTS["one"], ((tiny.Text(2), tiny.Video(5), tiny.Text(6)),)]
+    """Two threads in `generate` at once each get their own result.
+
+    They are made to meet where one could take the other's plan: when both are about to enter the decoder, and inside
+    the compressor. Their batches are ragged, so that the wrong mask or none moves the logits.
+    """
+    layouts: list[tiny.Rows] = [
+        ((tiny.Text(1), tiny.Video(3), tiny.Text(1)), (tiny.Text(6), tiny.Video(3), tiny.Text(5))),
+        ((tiny.Text(2), tiny.Video(5), tiny.Text(3)), (tiny.Text(4), tiny.Video(5), tiny.Text(7))),
+    ]
     prompts = [tiny.prompt(family, layout, i) for i, layout in enumerate(layouts)]
     keeps = [tiny.ragged_keeps(family, layout, i) for i, layout in enumerate(layouts)]
-    by_frames = {layout[0][1].frames: keep[0] for layout, keep in zip(layouts, keeps, strict=True)}
+    by_frames = {3: keeps[0], 5: keeps[1]}
     meeting = threading.Barrier(2, timeout=60)
+
+    def meet(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["inputs_embeds"].shape[1] > 1:
+            meeting.wait()
 
     def choose(tokens: VideoTokens) -> Tensor:
         meeting.wait()
-        return by_frames[tokens.frames]
+        return by_frames[tokens.frames][tokens.index]
 
     model, results = tiny.build(family), {}
+    model.get_decoder().register_forward_pre_hook(meet, with_kwargs=True)
 
     def work(i: int) -> None:
-        results[i] = generated(model, prompts[i])
+        try:
+            results[i] = generated(model, prompts[i])
+        finally:
+            if i not in results:
+                meeting.abort()  # or the other thread waits in vain
 
     with press(model, Chosen(choose)) as report:
         threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
@@ -324,10 +343,10 @@ def test_threads_share_one_press(family: tiny.Family) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(video.kept for video in report.videos) == sorted(len(keep) for (keep,) in keeps)
+        assert sorted(video.kept for video in report.videos) == sorted(len(k) for keep in keeps for k in keep)
     reference = tiny.untouched(family)
     for i in range(2):
-        (row,) = wanted(family, prompts[i], Given(keeps[i]))
-        want = truth.greedy(reference, row, STEPS)
-        assert results[i].tokens[0].tolist() == want.tokens.tolist(), f"thread {i}"
-        close(results[i].logits[0], want.logits, EAGER)
+        for b, row in enumerate(wanted(family, prompts[i], Given(keeps[i]))):
+            want = truth.greedy(reference, row, STEPS)
+            assert results[i].tokens[b].tolist() == want.tokens.tolist(), f"thread {i}, row {b}"
+            close(results[i].logits[b], want.logits, EAGER)

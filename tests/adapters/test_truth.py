@@ -7,7 +7,17 @@ import torch
 
 from tests.adapters import tiny, truth
 from tests.adapters.given import Given, GivenMerge
-from tests.adapters.harness import EAGER, STEPS, Precision, beams_work, close, generated, manual_loop, second_turn
+from tests.adapters.harness import (
+    AGAIN,
+    EAGER,
+    STEPS,
+    Precision,
+    beams_work,
+    close,
+    generated,
+    manual_loop,
+    second_turn,
+)
 
 
 @pytest.mark.parametrize("compressor", [Given, GivenMerge])
@@ -94,13 +104,13 @@ def test_a_forward_loop_is_the_library_s(family: tiny.Family, name: str, masks: 
         close(logits[b], want.logits, EAGER)
 
 
-@pytest.mark.parametrize("grids", [True, False])
+@pytest.mark.parametrize("again", AGAIN)
 @pytest.mark.parametrize("name", ["one", "two", "padded"])
-def test_a_second_turn_is_the_library_s(family: tiny.Family, name: str, grids: bool) -> None:
+def test_a_second_turn_is_the_library_s(family: tiny.Family, name: str, again: str) -> None:
     model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS[name])
     first = generated(model, inputs)
     more = tiny.text_ids(3, torch.Generator().manual_seed(5)).expand(len(first.tokens), -1)
-    second = generated(model, second_turn(inputs, first, more, grids), past_key_values=first.cache)
+    second = generated(model, second_turn(inputs, first, more, again), past_key_values=first.cache)
     for b, row in enumerate(truth.rows(model, family, inputs)):
         turn = truth.greedy(model, row, STEPS)
         want = truth.greedy(model, truth.next_turn(model, turn, more[b]), STEPS)
