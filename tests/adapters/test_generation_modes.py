@@ -190,6 +190,23 @@ def test_a_question_on_a_prefilled_cache(family: tiny.Family, name: str) -> None
             close(answer.logits[b], want.logits, EAGER)
 
 
+@pytest.mark.parametrize("positions", ["original", "contiguous"])
+@pytest.mark.parametrize("name", ["one", "even"])
+def test_a_video_after_a_cached_prefix(family: tiny.Family, name: str, positions: str) -> None:
+    """A system prompt is in the cache already, uncompressed, when the video comes."""
+    layout, prefix = tiny.LAYOUTS[name], 2
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    model, reference = tiny.build(family), tiny.untouched(family)
+    with press(model, given, positions=positions):
+        with torch.no_grad():
+            cache = model(input_ids=inputs["input_ids"][:, :prefix], use_cache=True).past_key_values
+        out = generated(model, inputs, past_key_values=cache)
+    for b, row in enumerate(wanted(family, inputs, given, positions=positions)):
+        want = truth.greedy(reference, row, STEPS)
+        assert out.tokens[b].tolist() == want.tokens.tolist(), f"row {b}"
+        close(out.logits[b], want.logits, EAGER)
+
+
 def test_a_second_turn_after_a_first_without_press(family: tiny.Family) -> None:
     """A cache filled at full length stays what it is."""
     layout = tiny.LAYOUTS["padded"]

@@ -142,6 +142,24 @@ def test_a_second_press_is_refused(family: tiny.Family) -> None:
         pass
 
 
+def test_two_models_pressed_at_once(family: tiny.Family) -> None:
+    """A press belongs to its model: another one of the same class, pressed or not, does not notice."""
+    layout = tiny.LAYOUTS["two"]
+    inputs = tiny.prompt(family, layout)
+    givens = [Given(tiny.ragged_keeps(family, layout, seed)) for seed in range(2)]
+    alone = []
+    for given in givens:
+        model = tiny.build(family)
+        with press(model, given):
+            alone.append(generated(model, inputs).logits)
+    models = [tiny.build(family) for _ in range(3)]
+    with press(models[0], givens[0]), press(models[1], givens[1]):
+        together = [generated(model, inputs).logits for model in models]
+    assert torch.equal(together[0], alone[0])
+    assert torch.equal(together[1], alone[1])
+    assert torch.equal(together[2], generated(tiny.build(family), inputs).logits)
+
+
 def test_the_report_counts_what_was_kept(family: tiny.Family) -> None:
     layout = tiny.LAYOUTS["ragged"]
     model, inputs, given = case(family, "ragged")
