@@ -54,9 +54,8 @@ def main() -> None:
         for name, retention in runs:
             method, _, allocator = name.partition("+")
             parts = {"allocator": allocator} if allocator else {}
-            with torch.no_grad(), press(model, method, retention=retention, **parts):
-                output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-            replies = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            with press(model, method, retention=retention, **parts):
+                replies = _replies(model, processor, inputs)
             for question, reply in zip(QUESTIONS, replies, strict=True):
                 right[name, retention][question.name].append(reply == wanted[question.name])
     print(_table(right, options.samples))
@@ -70,6 +69,13 @@ def _inputs(processor: Any, spec: ClipSpec, asked: dict[str, str]) -> dict[str, 
         frames = read_video(path).frames
     prompts = [processor.prompt(asked[question.name]) for question in QUESTIONS]
     return dict(processor(prompts, [frames] * len(prompts)))
+
+
+@torch.no_grad()
+def _replies(model: Any, processor: Any, inputs: dict[str, Any]) -> list[str]:
+    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    replies: list[str] = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return replies
 
 
 def _table(right: dict[tuple[str, float], dict[str, list[bool]]], samples: int) -> str:
