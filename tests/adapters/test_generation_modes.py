@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 import transformers
 from torch import Tensor
 
@@ -284,6 +286,35 @@ def test_a_static_cache_used_again_after_reset(family: tiny.Family) -> None:
             cache.reset()
             (row,) = wanted(family, inputs, Given(tuple(keeps)))
             assert out.tokens[0].tolist() == truth.greedy(reference, row, STEPS).tokens.tolist(), name
+
+
+COMPILED = {"qwen2_vl": "padded", "qwen3_vl": "one", "llava_onevision": "padded"}  # tracing takes seconds
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_decoding(name: str) -> None:
+    """With a static cache the library compiles decoding: the press adds nothing to the graph and does not break it."""
+    family, layout = tiny.FAMILIES[name], tiny.LAYOUTS[COMPILED[name]]
+    counters = torch._dynamo.utils.counters
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    options = transformers.CompileConfig(backend="eager", mode=None, fullgraph=True, dynamic=None)
+    options._compile_all_devices = True  # on a GPU the library does this by itself
+    graphs = []
+    for compressor in (None, given):
+        torch._dynamo.reset()
+        counters.clear()
+        model = tiny.build(family)
+        with press(model, compressor) if compressor else contextlib.nullcontext():
+            out = generated(model, inputs, cache_implementation="static", compile_config=options)
+        graphs.append((dict(counters["stats"]), dict(counters["graph_break"])))
+    torch._dynamo.reset()
+    assert graphs[0] == graphs[1]
+    assert graphs[1][0]["unique_graphs"] == 1
+    reference = tiny.untouched(family)
+    for b, row in enumerate(wanted(family, inputs, given)):
+        want = truth.greedy(reference, row, STEPS)
+        assert out.tokens[b].tolist() == want.tokens.tolist(), f"row {b}"
+        close(out.logits[b], want.logits, EAGER)
 
 
 def test_interleaved_conversations(family: tiny.Family) -> None:
