@@ -132,7 +132,7 @@ def test_a_new_turn_on_the_same_cache_needs_no_question(family: tiny.Family) -> 
     model, spy = tiny.build(family), Spy()
     with press(model, spy):
         first = generated(model, inputs)
-        turn = second_turn(inputs, first, torch.tensor([[tiny.EOS, 12, 13, 14]]), grids=False)
+        turn = second_turn(inputs, first, torch.tensor([[tiny.EOS, 12, 13, 14]]), again="nothing")
         model.generate(**turn, past_key_values=first.cache, max_new_tokens=2)
     assert len(spy.seen) == 1
 
