@@ -83,8 +83,7 @@ def explain(error: Exception) -> str:
         return f"{group}={choice}: there is no such choice.{_closest(choice, known)} Known: {', '.join(known)}."
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
-        near = _closest(key, list(_known_keys()))
-        return f"{key}: there is no such setting.{near} `--help` lists all settings."
+        return f"{key}: there is no such setting.{_closest_setting(key)} `--help` lists all settings."
     if "Ambiguous value" in text or "mismatched input ','" in text:
         return "several values for one setting: add -m to sweep over them, or quote the value if it is one text."
     if match := re.match(r"Error parsing override '(.*)'", text):
@@ -128,6 +127,15 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 def _closest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+def _closest_setting(key: str) -> str:
+    """Settings of that name elsewhere, or the closest ones where it was looked for."""
+    known = list(_known_keys())
+    if elsewhere := [name for name in known if name.rpartition(".")[2] == key]:
+        return f" Did you mean {' or '.join(elsewhere)}?"
+    group = key.rpartition(".")[0]
+    return _closest(key, [name for name in known if name.rpartition(".")[0] == group] if group in known else known)
 
 
 def _known_keys() -> Iterator[str]:

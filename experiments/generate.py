@@ -51,14 +51,14 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
     model, processor = model_from(cfg)
     inputs = {name: value.to(model.device) for name, value in prompt(processor, clip.question, video).items()}
 
-    def once(compressor: Compressor | str, tokens: int, **budget: Any) -> tuple[Tensor, Report]:
-        return generate(model, inputs, compressor, tokens, positions=positions, **budget)
+    def once(compressor: Compressor | str, length: int, **budget: Any) -> tuple[Tensor, Report]:
+        return generate(model, inputs, compressor, length, positions=positions, **budget)
 
     runs: dict[str, Callable[[int], tuple[Tensor, Report]]] = {
-        "compressed": lambda tokens: once(compressor, tokens, **budget)
+        "compressed": lambda length: once(compressor, length, **budget)
     }
     if cfg.task.baseline:
-        runs = {"uncompressed": lambda tokens: once("none", tokens), **runs}
+        runs = {"uncompressed": lambda length: once("none", length), **runs}
     outputs, seconds = alternate(runs, cfg.max_new_tokens, cfg.task.repeats, warmup=cfg.task.warmup)
     answers = {name: answer(processor, inputs, output) for name, (output, _) in outputs.items()}
     report = outputs["compressed"][1]

@@ -20,6 +20,8 @@ def test_help_lists_tasks_methods_and_models(vidpress: Command) -> None:
 
 WRONG = [
     (["retenton=0.1"], "retenton: there is no such setting. Did you mean retention?"),
+    (["device=cuda"], "device: there is no such setting. Did you mean model.device?"),
+    (["scorer.foo=3"], "scorer.foo: there is no such setting. `--help` lists all settings."),
     (["allocatr=fca"], "Did you mean allocator?"),
     (["allocator.temprature=1"], "Did you mean allocator.temperature?"),
     (["attn_implementation=eager"], "Did you mean model.attn_implementation?"),
