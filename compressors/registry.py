@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from compressors.base import Allocator, CacheReuser, Compressor, FrameScorer, Merger, Part, Selector, TokenScorer
 from compressors.errors import BuildError, UnknownNameError
@@ -113,6 +113,8 @@ def make(kind: str, spec: str | Mapping[str, Any] | Part) -> Part:
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, Mapping) or "name" not in spec:
+        if callable(spec):
+            raise BuildError(f"{kind}={spec!r} is a plain callable; for a selector write selector=wrap(function).")
         raise BuildError(f"{kind}={spec!r}: write a name, or a mapping with 'name' and parameters.")
     params = {key: value for key, value in spec.items() if key != "name"}
     cls = lookup(kind, spec["name"])
@@ -120,7 +122,22 @@ def make(kind: str, spec: str | Mapping[str, Any] | Part) -> Part:
     if unknown:
         known = ", ".join(sorted(fields_of(cls))) or "none"
         raise BuildError(f"{kind} {spec['name']!r} has no parameter {', '.join(unknown)}; its parameters: {known}.")
+    _check_values(f"{kind} {spec['name']!r}", cls, params)
     return cls(**params)
+
+
+def _check_values(owner: str, cls: type[Part], params: Mapping[str, Any]) -> None:
+    """Numbers and choices are what their fields say; any other field is the component's own business."""
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # a plugin's annotation that exists for type checkers only
+        return
+    for key, value in params.items():
+        hint, number = hints.get(key), isinstance(value, (int, float)) and not isinstance(value, bool)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise BuildError(f"{owner}: {key}={value!r} is unknown; known: {', '.join(map(str, get_args(hint)))}.")
+        if (hint is float and not number) or (hint is int and not (number and isinstance(value, int))):
+            raise BuildError(f"{owner}: {key}={value!r} must be a {'whole ' if hint is int else ''}number.")
 
 
 def fields_of(cls: type[Part]) -> set[str]:

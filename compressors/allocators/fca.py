@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compressors.allocators.frame_uniqueness import FrameUniqueness
 from compressors.base import Allocator, FrameScorer
+from compressors.errors import BuildError
 from compressors.functional.water_filling import water_filling
 from compressors.registry import make, register
 from compressors.requirements import Requirement
@@ -40,6 +41,8 @@ class FrameCompressionAdjustment(Allocator):
     rounding: Literal["exact", "nearest", "ceil"] = "exact"
 
     def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise BuildError(f"allocator 'fca': temperature={self.temperature} must be above 0.")
         object.__setattr__(self, "frame_scorer", make("frame_scorer", self.frame_scorer))
 
     @property

@@ -261,3 +261,18 @@ def test_inexact_allocators_must_say_what_they_do() -> None:
 
     with pytest.raises(NotImplementedError, match="Careless"):
         compress(scene_cut(), allocator=Careless())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"temperature": "warm"}, "temperature='warm' must be a number"),
+        ({"temperature": 0}, "temperature=0 must be above 0"),
+        ({"min_tokens": 1.5}, "min_tokens=1.5 must be a whole number"),
+        ({"rounding": "up"}, "rounding='up' is unknown; known: exact, nearest, ceil"),
+        ({"selector": len}, "selector=wrap"),
+    ],
+)
+def test_values_that_no_parameter_takes(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        build("vidcom2", **parameters)
