@@ -217,6 +217,9 @@ class Attachment:
         videos = capture.videos(measures.geometry)
         rows = assign(measures.videos, [v.places for v in videos], entry.expand)
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
+        if entry.first and (self._asks or capture.planner is not self):
+            capture.plan = None  # features used again: made by another press, or for another question
+        capture.planner = self
         again = capture.plan is not None or not entry.first
         plan = make_plan(
             self._compressor,
@@ -292,8 +295,9 @@ class Attachment:
         return original(*args, **kwargs)
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        config = kwargs.get("generation_config") or self._model.generation_config
-        if (kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)) is not None:
+        values = call_arguments(original, args, kwargs)
+        config = values.get("generation_config") or self._model.generation_config
+        if (values.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)) is not None:
             raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
         with self._generating():
             return original(*args, **kwargs)
@@ -346,7 +350,8 @@ def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: An
 
 
 def _refuse_unsupported(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    if kwargs.get("labels") is not None:
+    values = call_arguments(module.forward, args, kwargs) if args else kwargs
+    if values.get("labels") is not None:
         raise UnsupportedError("labels= is not supported under a press: logits have one row per kept token.")
-    if isinstance(kwargs.get("logits_to_keep"), Tensor):
+    if isinstance(values.get("logits_to_keep"), Tensor):
         raise UnsupportedError("logits_to_keep as a tensor is not supported under a press: pass a number instead.")

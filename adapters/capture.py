@@ -47,6 +47,7 @@ class Capture:
         trailing: structural placeholders after each video.
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
+        planner: whose plan that is.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
 
@@ -55,6 +56,7 @@ class Capture:
     trailing: int = 0
     plan: list[Compression] | None = field(default=None)
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
+    planner: object = None
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:
         """The captured videos, given the geometry's values on the host."""

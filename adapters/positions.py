@@ -75,16 +75,16 @@ def _row(
         sizes += [span.keep[0].numel()] * span.keep.shape[0] if groups == "frame" else [span.keep.numel()]
     # Placeholders in order, without reading where they are: a stable sort brings them to the front.
     columns = torch.sort(video.logical_not().to(torch.uint8), stable=True).indices[: sum(sizes)]
-    ends = torch.tensor(sizes).cumsum(0)
-    first = columns[(ends - torch.tensor(sizes)).to(columns.device)]
-    last = columns[(ends - 1).to(columns.device)]
+    counts = torch.tensor(sizes).to(positions.device, non_blocking=True)  # a blocking copy would wait for the device
+    ends = counts.cumsum(0)
+    first, last = columns[ends - counts], columns[ends - 1]
     start = positions[0, first]
     resume = positions[0, (last + 1).clamp(max=length - 1)]
     moved = (resume - start - torch.cat(extents)).cumsum(0)  # shift of the text after each group
     before = torch.cat([moved.new_zeros(1), moved[:-1]])
     begun = torch.zeros(length, dtype=torch.long, device=positions.device).index_fill(0, first, 1).cumsum(0)
     new = positions - torch.cat([moved.new_zeros(1), moved])[begun]
-    spread = torch.repeat_interleave(start - before, torch.tensor(sizes).to(positions.device), output_size=sum(sizes))
+    spread = torch.repeat_interleave(start - before, counts, output_size=sum(sizes))
     new[:, columns] = spread + torch.cat(ranks, dim=1)
     return new, moved[-1]
 

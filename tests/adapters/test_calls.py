@@ -1,0 +1,72 @@
+"""Calls in unusual forms: positional arguments, features used for several prompts, copies to a device."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import GenerationConfig
+
+from adapters import UnsupportedError, family_of, press
+from adapters.positions import VideoSpan, contiguous_mrope
+from tests.adapters import tiny
+
+FAMILY = next(param.values[0] if hasattr(param, "values") else param for param in tiny.params())
+
+
+class _Copies(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocking = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device") is not None:
+            self.blocking += not kwargs.get("non_blocking", False)
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("groups", ["video", "frame"])
+def test_contiguous_positions_do_not_wait_for_the_device(groups: Any) -> None:
+    positions = torch.zeros(3, 1, 30, dtype=torch.long, device="meta")
+    video = torch.zeros(1, 30, dtype=torch.bool, device="meta")
+    spans = [VideoSpan(torch.zeros(2, 2, 3, dtype=torch.bool, device="meta"))] * 2
+    with _Copies() as copies:
+        contiguous_mrope(positions, video, [spans], groups)
+    assert copies.blocking == 0
+
+
+def test_labels_by_position_are_refused() -> None:
+    model, inputs = tiny.build(FAMILY), tiny.prompt(FAMILY, tiny.LAYOUTS["one"])
+    ids = inputs.pop("input_ids")
+    names = list(inspect.signature(model.forward).parameters)
+    before: list[Any] = [ids] + [inputs.pop(name, None) for name in names[1 : names.index("labels")]]
+    with press(model, "stride"), pytest.raises(UnsupportedError, match="labels"):
+        model(*before, ids, **inputs)
+
+
+def test_prefill_chunks_in_a_positional_configuration_are_refused() -> None:
+    model, inputs = tiny.build(FAMILY), tiny.prompt(FAMILY, tiny.LAYOUTS["one"])
+    config = GenerationConfig(prefill_chunk_size=4)
+    ids = inputs.pop("input_ids")
+    with press(model, "stride"), pytest.raises(UnsupportedError, match="prefill_chunk_size"):
+        model.generate(ids, config, **inputs)
+
+
+def test_features_used_again_under_another_press_are_compressed_again() -> None:
+    model, inputs = tiny.build(FAMILY), tiny.prompt(FAMILY, tiny.LAYOUTS["one"])
+    if "mm_encoder_outputs" not in inspect.signature(family_of(model).base(model).forward).parameters:
+        pytest.skip("this transformers takes no features")
+    grid, pixels = inputs["video_grid_thw"], inputs.pop("pixel_values_videos")
+    lengths = []
+    with torch.no_grad():
+        with press(model, "stride", retention=0.5):
+            features = model.base_model.get_video_features(pixels, grid, return_dict=True)
+            lengths.append(model(**inputs, mm_encoder_outputs={"video": features}).logits.shape[1])
+        with press(model, "stride", retention=0.25) as report:
+            lengths.append(model(**inputs, mm_encoder_outputs={"video": features}).logits.shape[1])
+    assert lengths[0] - lengths[1] == 6
+    assert len(report.videos) == 1
