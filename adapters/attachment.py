@@ -174,6 +174,8 @@ class Attachment:
         if torch.compiler.is_compiling() or self._call.entry is None:
             return
         entry, self._call.entry = self._call.entry, None
+        if output is None:
+            return  # the forward failed: a half-filled cache is the caller's as it is
         cache = entry.cache if entry.cache is not None else getattr(output, "past_key_values", None)
         if entry.result is not None and cache is not None:
             attach_record(cache, entry.result)

@@ -118,7 +118,7 @@ def make_plan(
         for index in indices:
             first_row.setdefault(index, row)
     asks = any(isinstance(need, Query) for need in compressor.requirements)
-    if capture.plan is None:
+    if capture.plan is None or len(capture.plan) != len(first_row):
         capture.plan = []
         for ordinal, (index, row) in enumerate(first_row.items()):
             video = videos[index]

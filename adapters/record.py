@@ -132,17 +132,19 @@ class Record:
 
 
 def record_of(cache: Any) -> Record | None:
-    """The record a cache carries, or None; a cache that was reset loses it.
-
-    Raises:
-        UnsupportedError: the cache was cropped into the compressed prompt.
-    """
+    """The record a cache carries, or None; nothing about the cache is read."""
     records: list[Record] | None = getattr(cache, _RECORDS, None)
     return records[0] if records else None
 
 
 def checked_record(cache: Any) -> Record | None:
-    """`record_of`, after looking at the cache's length (a read on the host for some caches): for new turns only."""
+    """`record_of`, after looking at the cache's length (a read on the host for some caches): for new turns only.
+
+    A cache that was reset loses its record.
+
+    Raises:
+        UnsupportedError: the cache was cropped into the compressed prompt.
+    """
     record = record_of(cache)
     if record is None:
         return None

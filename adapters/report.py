@@ -148,10 +148,12 @@ class Report:
             SelectionError: a wrapped selector returned nonsense.
         """
         with self._lock:
-            checks, self._checks = self._checks, []
+            checks = list(self._checks)
         for passed, error in checks:
             if not bool(passed):
-                raise error()
+                raise error()  # and again at the next look: what failed stays failed
+        with self._lock:
+            del self._checks[: len(checks)]
 
     @property
     def visual(self) -> int:

@@ -43,6 +43,8 @@ class FrameCompressionAdjustment(Allocator):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise BuildError(f"allocator 'fca': temperature={self.temperature} must be above 0.")
+        if self.min_tokens < 0:
+            raise BuildError(f"allocator 'fca': min_tokens={self.min_tokens} must be 0 or more.")
         object.__setattr__(self, "frame_scorer", make("frame_scorer", self.frame_scorer))
 
     @property

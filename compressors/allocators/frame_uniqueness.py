@@ -34,6 +34,9 @@ class FrameUniqueness(FrameScorer):
     window: int | None = None
     statistic: Literal["mean", "max", "min", "equal"] = "mean"
 
+    def __post_init__(self) -> None:
+        self.similarity  # checks its settings when the scorer is built  # noqa: B018
+
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T]` float32, -inf for a frame without tokens."""
         if self.statistic == "equal":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressors.base import Allocator
+from compressors.errors import BuildError
 from compressors.functional.cosine import frame_means
 from compressors.functional.water_filling import water_filling
 from compressors.registry import register
@@ -36,6 +37,12 @@ class Curvature(Allocator):
     temperature: float = 0.7
     min_tokens: int = 1
     rounding: Literal["exact", "released"] = "exact"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise BuildError(f"allocator 'vcast': temperature={self.temperature} must be above 0.")
+        if self.min_tokens < 0:
+            raise BuildError(f"allocator 'vcast': min_tokens={self.min_tokens} must be 0 or more.")
 
     @property
     def exact(self) -> bool:

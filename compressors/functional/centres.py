@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from compressors.errors import BuildError
 from compressors.functional.statistics import blocks, column_sums, low_variance_channels
 from compressors.tokens import VideoTokens
 
@@ -33,6 +34,14 @@ class CentreSimilarity:
     bandwidths: tuple[float, ...] = BANDWIDTHS
     centres: Literal["unit", "raw"] = "unit"
     window: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise BuildError(f"fraction={self.fraction} is outside (0, 1]: 0.5 compares on half of the channels.")
+        if self.window is not None and self.window < 1:
+            raise BuildError(f"window={self.window} must be at least 1 frame, or null for the whole video.")
+        if not self.bandwidths or min(self.bandwidths) <= 0:
+            raise BuildError(f"bandwidths={self.bandwidths} must be one or more numbers above 0.")
 
     def __call__(self, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
         """Similarity to the video's centre and to the frame's centre, both float32 `[T, N]`."""

@@ -40,6 +40,9 @@ class VidCom2Scorer(TokenScorer):
     video_weight: float = 1.0
     keep: Literal["dissimilar", "similar"] = "dissimilar"
 
+    def __post_init__(self) -> None:
+        self.similarity  # checks its settings when the scorer is built  # noqa: B018
+
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T, N]` float32."""
         video, frame = self.similarity(tokens)

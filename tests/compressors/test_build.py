@@ -276,3 +276,18 @@ def test_inexact_allocators_must_say_what_they_do() -> None:
 def test_values_that_no_parameter_takes(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(BuildError, match=message):
         build("vidcom2", **parameters)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("vidcom2", {"scorer": {"name": "vidcom2", "fraction": 3.0}}, "fraction=3.0 is outside"),
+        ("vidcom2", {"scorer": {"name": "vidcom2", "window": 0}}, "window=0 must be at least 1"),
+        ("vidcom2", {"min_tokens": -1}, "min_tokens=-1 must be 0 or more"),
+        ("vcast", {"allocator": {"name": "vcast", "temperature": 0.0}}, "temperature=0.0 must be above 0"),
+        ("vcast", {"min_tokens": -1}, "min_tokens=-1 must be 0 or more"),
+    ],
+)
+def test_values_out_of_range_are_refused_when_built(method: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        build(method, **settings)
