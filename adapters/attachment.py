@@ -18,6 +18,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class _Call(threading.local):
         generating: inside `generate`.
         expand: rows per sample of the `generate` in progress.
         mask: the 2-D mask behind the next forward of `generate`.
+        same: rows that ask about one video, whose pixels are passed once; 0 when every row brings its own.
         first: the next forward is a prompt's first.
         asked: tokens of the prompt that holds the question; what generation appends later is not part of it.
         prefilled: when the last prompt was through the model.
@@ -54,6 +56,7 @@ class _Call(threading.local):
     generating: bool = False
     expand: int = 1
     mask: Tensor | None = None
+    same: int = 0
     first: bool = True
     asked: int = 0
     prefilled: Any = None
@@ -128,13 +131,20 @@ class Attachment:
     # 1. Vision features
 
     def _get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        arguments = call_arguments(original, args, kwargs)
+        arguments, same = call_arguments(original, args, kwargs), self._call.same
+        if same:
+            arguments = self._family.of_first_video(arguments)
+            args, kwargs = (), arguments
         with self._stage("encode"), self._taps.recording() as recording:
             output = original(*args, **kwargs)
         if getattr(output, "pooler_output", None) is None:
             return output  # a plain tuple, asked for by the user's own call; the model asks for return_dict
         capture = self._family.capture(self._model, output, arguments)
         capture.tapped = functools.partial(recording.on_grid, self._family, self._model)
+        if same:
+            self._family.repeat(output, same)
+            # A method that looks at the question compresses for every row; others once for all.
+            capture = capture.repeated(same) if self._asks else replace(capture, sharers=same)
         setattr(output, CAPTURE, capture)
         if self._call.entry is not None:
             self._call.entry.captures.append(capture)
@@ -217,7 +227,7 @@ class Attachment:
         question = self._question(entry, valid) if self._asks else None
         measures = measure(valid, video, entry.cache, capture.geometry, question)
         videos = capture.videos(measures.geometry)
-        rows = assign(measures.videos, [v.places for v in videos], entry.expand)
+        rows = assign(measures.videos, [v.places for v in videos], entry.expand * capture.sharers)
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
         if entry.first and (self._asks or capture.planner is not self):
             capture.plan = None  # features used again: made by another press, or for another question
@@ -294,6 +304,10 @@ class Attachment:
 
     def _expand_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._call.expand = call_arguments(original, args, kwargs).get("expand_size", 1)
+        if self._call.same and self._call.expand > 1:
+            raise UnsupportedError(
+                "beams and several return sequences do not go with same_video(): pass each row its own video."
+            )
         return original(*args, **kwargs)
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -303,6 +317,15 @@ class Attachment:
             raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
         with self._generating():
             return original(*args, **kwargs)
+
+    @contextmanager
+    def same_video(self, rows: int) -> Iterator[None]:
+        """As `Press.same_video`."""
+        self._call.same = rows
+        try:
+            yield
+        finally:
+            self._call.same = 0
 
     @contextmanager
     def _generating(self) -> Iterator[None]:

@@ -48,6 +48,7 @@ class Capture:
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
         planner: whose plan that is.
+        sharers: rows of the prompt that ask about the same video and share its compression.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
 
@@ -57,6 +58,17 @@ class Capture:
     plan: list[Compression] | None = field(default=None)
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
+    sharers: int = 1
+
+    def repeated(self, times: int) -> Capture:
+        """The same videos several times over, each to be compressed on its own."""
+        tapped = self.tapped
+        return Capture(
+            [*self.pieces] * times,
+            self.geometry.repeat(times, 1),
+            self.trailing,
+            tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
+        )
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:
         """The captured videos, given the geometry's values on the host."""

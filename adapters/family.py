@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, cast
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -67,6 +68,16 @@ class Family(ABC):
             arguments: its call, by parameter name.
         """
 
+    def of_first_video(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `get_video_features` when pixels are those of one video and the rest has a row per copy."""
+        return {name: value[:1] if name == "video_grid_thw" else value for name, value in arguments.items()}
+
+    def repeat(self, output: Any, times: int) -> None:
+        """Make what `get_video_features` returned for one video what it returns for several equal ones, in place."""
+        output.pooler_output = _repeated(output.pooler_output, times)
+        if getattr(output, "deepstack_features", None) is not None:
+            output.deepstack_features = [_repeated(layer, times) for layer in output.deepstack_features]
+
     def tower(self, model: PreTrainedModel) -> Tower | None:
         """The vision tower, for methods that read its attention, keys or pooled output; None: none of those."""
         return None
@@ -96,6 +107,11 @@ class Family(ABC):
             tower = self.tower(model)
             return tower.lacks(need) if tower is not None else "the layout of its vision tower is not known"
         return None
+
+
+def _repeated(values: Any, times: int) -> Any:
+    """Rows of all videos in one tensor, or a sequence with a tensor per video."""
+    return torch.cat([values] * times) if isinstance(values, Tensor) else tuple(values) * times
 
 
 _FAMILIES: dict[str, Family] = {}

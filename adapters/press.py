@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, get_args
 
@@ -9,7 +11,7 @@ from transformers import PreTrainedModel
 
 from adapters.attachment import Attachment
 from adapters.entry import Positions
-from adapters.errors import AlreadyPressed
+from adapters.errors import AlreadyPressed, UnsupportedError
 from adapters.family import Family, family_of
 from adapters.report import Report
 from compressors import Budget, BuildError, Compressor, RequirementError, build, rows
@@ -54,6 +56,27 @@ class Press:
             self._attachment.remove()
             self._attachment = None
             del vars(self.model)[_PRESSED]
+
+    @contextmanager
+    def same_video(self, rows: int) -> Iterator[None]:
+        """Several questions about one video in a batch: it is encoded once, and compressed once.
+
+        Inside this block, in this thread, a prompt's rows all hold the same video. Its pixels are passed once, what
+        describes it (`video_grid_thw`) once per row, as `adapters.prompting.questions_about` does. A method that looks
+        at the question compresses the video once per row.
+
+        Args:
+            rows: questions in the batch.
+
+        Raises:
+            UnsupportedError: the press is not attached, or beams are asked for.
+        """
+        if self._attachment is None:
+            raise UnsupportedError(
+                "same_video() belongs inside the press: `with pressed, pressed.same_video(rows): …`."
+            )
+        with self._attachment.same_video(rows):
+            yield
 
     def __enter__(self) -> Report:
         return self.attach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from transformers.video_utils import VideoMetadata
 from adapters.errors import UnsupportedError
 from adapters.micro import MicroProcessor
 from adapters.video import Video
+from compressors.errors import InputError
 
+_PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids"}
 VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
 
 
@@ -26,28 +28,59 @@ def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
         question: the text after the video.
         video: the frames.
     """
+    return prompts(processor, [question], [video])
+
+
+def prompts(processor: Any, questions: Sequence[str], videos: Sequence[Video]) -> dict[str, Tensor]:
+    """A batch of such turns, padded on the left; the videos' frames are equally many and equally large.
+
+    Raises:
+        InputError: videos of different shapes, or not one per question.
+    """
+    shapes = {tuple(video.frames.shape) for video in videos}
+    if len(questions) != len(videos) or len(shapes) != 1:
+        raise InputError(
+            f"a batch needs one video per question, all of one shape; got {len(questions)} questions and "
+            f"{len(videos)} videos of shapes {sorted(shapes)}."
+        )
     if isinstance(processor, LayoutProcessor):
-        return processor(question, video)
+        return processor(questions, videos)
     if isinstance(processor, MicroProcessor):
-        return dict(processor(processor.prompt(question), video.frames))
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    frames = video.frames.permute(0, 3, 1, 2)
+        return dict(processor([processor.prompt(question) for question in questions], [v.frames for v in videos]))
     inputs = processor(
-        text=[text],
-        videos=[frames],
-        videos_kwargs={"video_metadata": [metadata(video)], "do_sample_frames": False},
+        text=[_chat(processor, question) for question in questions],
+        videos=[video.frames.permute(0, 3, 1, 2) for video in videos],
+        text_kwargs={"padding": True, "padding_side": "left"},
+        videos_kwargs={"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False},
         return_tensors="pt",
     )
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
 
-def answer(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> str:
-    """The text generated after the prompt, `output [1, L + new]`."""
+def questions_about(processor: Any, questions: Sequence[str], video: Video) -> dict[str, Tensor]:
+    """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once."""
+    inputs = prompts(processor, questions, [video] * len(questions))
+    pixels = inputs["pixel_values_videos"]
+    return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)]}
+
+
+def answers(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> list[str]:
+    """The texts generated after the prompts, `output [B, L + new]`."""
     new = output[:, inputs["input_ids"].shape[1] :]
-    return str(processor.batch_decode(new, skip_special_tokens=True)[0]).strip()
+    return [str(text).strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def answer(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> str:
+    """The text generated after a single prompt, `output [1, L + new]`."""
+    return answers(processor, inputs, output)[0]
+
+
+def _chat(processor: Any, question: str) -> str:
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    text: str = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return text
 
 
 def metadata(video: Video) -> VideoMetadata:
@@ -85,8 +118,16 @@ class LayoutProcessor:
         if self.kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "llava_onevision"):
             raise UnsupportedError(f"random weights: the prompt layout of model type {self.kind!r} is not known.")
 
-    def __call__(self, question: str, video: Video) -> dict[str, Tensor]:
-        """Inputs of one user turn."""
+    def __call__(self, questions: Sequence[str], videos: Sequence[Video]) -> dict[str, Tensor]:
+        """Inputs of a batch of user turns, padded on the left."""
+        rows = [self._row(question, video) for question, video in zip(questions, videos, strict=True)]
+        length = max(row["input_ids"].shape[1] for row in rows)
+        for row in rows:
+            for name in _PER_TOKEN & row.keys():
+                row[name] = functional.pad(row[name], (length - row[name].shape[1], 0))
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def _row(self, question: str, video: Video) -> dict[str, Tensor]:
         frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.kind == "llava_onevision":
             side = self.config.vision_config.image_size
@@ -147,4 +188,4 @@ class LayoutProcessor:
         return rows * factor, columns * factor
 
 
-__all__ = ["LayoutProcessor", "answer", "metadata", "prompt"]
+__all__ = ["LayoutProcessor", "answer", "answers", "metadata", "prompt", "prompts", "questions_about"]

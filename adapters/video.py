@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import av
 import numpy as np
 import torch
 
+from compressors.errors import VidpressError
+
 # A header may announce a few frames more than can be shown (edit lists, open groups of pictures); if more than this
 # share is missing, the file was cut off.
 _TOLERATED_LOSS = 0.05
@@ -18,7 +21,7 @@ _TOLERATED_LOSS = 0.05
 Progress = Callable[[int, int | None], None]
 
 
-class VideoError(ValueError):
+class VideoError(VidpressError, ValueError):
     """A video file that cannot be read as asked; the message names the file and the reason."""
 
 
@@ -28,9 +31,9 @@ class Video:
 
     Attributes:
         frames: uint8 `[F, H, W, 3]`, RGB, turned upright.
-        timestamps: seconds from the first frame of the file, one per frame.
+        timestamps: seconds from the first frame of the file (or from the start of the span), one per frame.
         fps: frames per second of the file, not of the sample.
-        duration: seconds of the whole file.
+        duration: seconds of the whole file (or of the span).
         path: where it came from.
     """
 
@@ -41,8 +44,22 @@ class Video:
     path: Path
 
 
+@dataclass(frozen=True)
+class Span:
+    """Seconds from the first frame of a file: frames shown at `start` or later, and before `end`."""
+
+    start: float = 0.0
+    end: float = math.inf
+
+
 def read_video(
-    path: str | Path, *, frames: int | None = None, fps: float | None = None, progress: Progress | None = None
+    path: str | Path,
+    *,
+    frames: int | None = None,
+    fps: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    progress: Progress | None = None,
 ) -> Video:
     """Decode a video file, all of it or a sample. Only the frames asked for are kept in memory.
 
@@ -50,6 +67,7 @@ def read_video(
         path: the file.
         frames: so many frames, spread evenly from the first to the last; all of them if there are fewer.
         fps: so many frames per second: the first frame at or after every 1 / fps seconds, none of them twice.
+        start, end: only what is shown in this span of seconds, as if it were the whole file.
         progress: called after every decoded frame with (frames decoded, frames in the file if known).
 
     Returns:
@@ -57,7 +75,7 @@ def read_video(
 
     Raises:
         VideoError: if both `frames` and `fps` are given or one is not positive; if the file is missing, is no video,
-            has no video stream, has no frame that can be decoded, or was cut off.
+            has no video stream, has no frame that can be decoded, or was cut off; if nothing is shown in the span.
 
     Example:
         >>> video = read_video("holiday.mp4", frames=32)
@@ -71,14 +89,19 @@ def read_video(
         raise VideoError(f"{path}: frames must be at least 1, got {frames}")
     if fps is not None and not fps > 0:
         raise VideoError(f"{path}: fps must be above 0, got {fps}")
+    span = Span(start or 0.0, math.inf if end is None else end)
+    if not 0 <= span.start < span.end:
+        raise VideoError(f"{path}: a span needs 0 <= start < end, got start={start} and end={end}")
     if not path.is_file():
         raise VideoError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give a video file's path")
     try:
         announced, rate = _header(path)
-        # A container that does not announce its length is decoded twice, once to count.
-        total = sum(1 for _ in _decode(path)) if frames and not announced else announced
+        if span != Span():
+            announced = None  # the file's, not the span's
+        # What does not announce its length is decoded twice, once to count.
+        total = sum(1 for _ in _decode(path, span)) if frames and not announced else announced
         wanted = set(np.linspace(0, total - 1, min(frames, total)).round().astype(int)) if frames and total else None
-        return _collect(path, rate, announced, wanted, fps, progress)
+        return _collect(path, rate, announced, wanted, fps, span, progress)
     except av.error.FFmpegError as error:
         message = f"{path}: not a video that FFmpeg can read, or one that is cut off or damaged ({error.strerror})"
         raise VideoError(message) from error
@@ -93,10 +116,30 @@ def _header(path: Path) -> tuple[int | None, float]:
         return stream.frames or None, float(stream.average_rate or stream.guessed_rate or 1)
 
 
-def _decode(path: Path) -> Generator[av.VideoFrame, None, None]:
+def _decode(path: Path, span: Span) -> Generator[tuple[float, av.VideoFrame], None, None]:
+    """The frames of a span, each with its seconds from the span's start."""
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        yield from container.decode(video=0)
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        first = None
+        if span.start > 0:
+            first = next(container.decode(video=0)).time or 0.0
+            for target in (first + span.start, first):  # containers without an index may land behind the target
+                container.seek(int(target / stream.time_base), stream=stream, backward=True)
+                landed = next(container.decode(video=0), None)
+                if landed is not None and (landed.time or 0.0) <= target:
+                    break
+            container.seek(int(target / stream.time_base), stream=stream, backward=True)
+        rate = float(stream.average_rate or stream.guessed_rate or 1)
+        for count, frame in enumerate(container.decode(video=0)):
+            time = frame.time if frame.time is not None else count / rate
+            first = time if first is None else first
+            # Times are rounded to the container's clock, hence a tolerance.
+            since = time - first - span.start
+            if since >= span.end - span.start - 1e-4:
+                return
+            if since >= -1e-4:
+                yield max(0.0, since), frame
 
 
 def _collect(
@@ -105,16 +148,14 @@ def _collect(
     announced: int | None,
     wanted: set[int] | None,
     fps: float | None,
+    span: Span,
     progress: Progress | None,
 ) -> Video:
     images: list[np.ndarray] = []
     times: list[float] = []
-    frame, count, start, now = None, 0, 0.0, 0.0
-    with closing(_decode(path)) as decoder:
-        for count, frame in enumerate(decoder, start=1):
-            time = frame.time if frame.time is not None else (count - 1) / rate
-            start = time if count == 1 else start
-            now = time - start
+    frame, count, now = None, 0, 0.0
+    with closing(_decode(path, span)) as decoder:
+        for count, (now, frame) in enumerate(decoder, start=1):
             # Times are rounded to the container's clock, hence a tolerance of a tenth of a frame.
             due = now + 0.1 / rate >= len(times) / fps if fps else wanted is None or count - 1 in wanted
             if due:
@@ -122,6 +163,8 @@ def _collect(
                 times.append(now)
             if progress:
                 progress(count, announced)
+    if frame is None and span != Span():
+        raise VideoError(f"{path}: nothing is shown from {span.start} to {span.end} seconds; the file is shorter")
     if frame is None:
         raise VideoError(f"{path}: no frame could be decoded; the file is empty, cut off or damaged")
     if announced and count < (1 - _TOLERATED_LOSS) * announced:

@@ -19,7 +19,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adapters.video import VideoError
 from compressors.errors import VidpressError
 from compressors.methods import method, method_names
 
@@ -39,7 +38,7 @@ def run_job(cfg: DictConfig) -> None:
     """
     try:
         importlib.import_module(f"experiments.{cfg.task.name}").run(cfg)
-    except (VidpressError, VideoError, torch.OutOfMemoryError) as error:
+    except (VidpressError, torch.OutOfMemoryError) as error:
         if _trace_wanted():
             raise
         message = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error)

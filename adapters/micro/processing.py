@@ -82,7 +82,10 @@ class MicroProcessor:
             raise ValueError(
                 f"the text has {places} places for videos ({VIDEO_TOKEN}) but {len(clips)} videos were given"
             )
-        cut = [patches_of(clip, self.pixels) for clip in clips]
+        # Several questions about one video: cut it once.
+        known = {id(clip): clip for clip in clips}
+        by_clip = {key: patches_of(clip, self.pixels) for key, clip in known.items()}
+        cut = [by_clip[id(clip)] for clip in clips]
         counts = iter([int(grid.prod()) // MERGE**2 for _, grid in cut])
         filled = []
         for prompt in prompts:

@@ -57,6 +57,30 @@ def test_every_container_gives_the_same_frames(tmp_path: Path, name: str, codec:
     assert video.path == tmp_path / name
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "libx264")]
+)
+def test_a_span_is_read_as_if_it_were_the_file(tmp_path: Path, name: str, codec: str) -> None:
+    path = write(tmp_path / name, codec)
+    video = read_video(path, start=1.3, end=2.9)
+    assert numbers(video.frames) == list(range(13, 29))
+    assert video.timestamps == pytest.approx([i / FPS for i in range(16)], abs=2e-3)
+    assert video.duration == pytest.approx(1.6, abs=2e-3)
+    assert numbers(read_video(path, start=1.3, end=2.9, frames=4).frames) == [13, 18, 23, 28]
+    assert numbers(read_video(path, start=1.3, end=2.9, fps=2).frames) == [13, 18, 23, 28]
+    assert numbers(read_video(path, end=0.5).frames) == [0, 1, 2, 3, 4]
+    assert numbers(read_video(path, start=3.7).frames) == [37, 38, 39]
+    assert numbers(read_video(path, start=3.5, end=99).frames) == [35, 36, 37, 38, 39]
+
+
+def test_spans_that_cannot_be(clip: Path) -> None:
+    for start, end in ((2.0, 2.0), (3.0, 1.0), (-1.0, None)):
+        with pytest.raises(VideoError, match=r"clip\.mp4.*0 <= start < end"):
+            read_video(clip, start=start, end=end)
+    with pytest.raises(VideoError, match=r"clip\.mp4.*nothing is shown from 9\.0"):
+        read_video(clip, start=9.0, end=12.0)
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])  # a Matroska file does not announce its number of frames
 @pytest.mark.parametrize(("wanted", "expected"), [(1, [0]), (2, [0, 39]), (4, [0, 13, 26, 39]), (99, list(range(40)))])
 def test_frames_are_spread_evenly(tmp_path: Path, name: str, wanted: int, expected: list[int]) -> None:
