@@ -73,7 +73,7 @@ class Press:
         """
         if self._attachment is None:
             raise UnsupportedError(
-                "same_video() belongs inside the press: `with pressed, pressed.same_video(rows): …`."
+                "same_video() belongs inside its press: `with pressed, pressed.same_video(rows): …`."
             )
         with self._attachment.same_video(rows):
             yield

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -121,15 +122,16 @@ def _decode(path: Path, span: Span) -> Generator[tuple[float, av.VideoFrame], No
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        clock = stream.time_base or Fraction(1, 1000)
         first = None
         if span.start > 0:
             first = next(container.decode(video=0)).time or 0.0
             for target in (first + span.start, first):  # containers without an index may land behind the target
-                container.seek(int(target / stream.time_base), stream=stream, backward=True)
+                container.seek(int(target / clock), stream=stream, backward=True)
                 landed = next(container.decode(video=0), None)
                 if landed is not None and (landed.time or 0.0) <= target:
                     break
-            container.seek(int(target / stream.time_base), stream=stream, backward=True)
+            container.seek(int(target / clock), stream=stream, backward=True)
         rate = float(stream.average_rate or stream.guessed_rate or 1)
         for count, frame in enumerate(container.decode(video=0)):
             time = frame.time if frame.time is not None else count / rate

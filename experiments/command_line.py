@@ -105,8 +105,11 @@ def help_page() -> str:
 
 
 def _summaries(group: str) -> Iterator[tuple[str, str]]:
-    for name in GlobalHydra.instance().config_loader().get_group_options(group):
-        yield name, str(compose(f"{group}/{name}")[group].get("summary", ""))
+    loader: Any = GlobalHydra.instance().config_loader()
+    for name in loader.get_group_options(group):
+        # The file as it stands: some tasks choose other groups too, which composes only as part of the whole.
+        content: Any = loader.repository.load_config(f"{group}/{name}").config
+        yield name, str(content.get(group, content).get("summary", ""))
 
 
 def _method_summary(name: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +32,61 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time still needed, on stderr; call `advance(n)` for every `n` done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, advance=count)
+
+
+def percent(value: float | None, interval: Sequence[float] | None = None, *, sign: bool = False) -> str:
+    """`93.6 (91.5–95.1)`, or a dash where nothing was measured."""
+    if value is None:
+        return "–"
+    form, between = ("{:+.1f}", " to ") if sign else ("{:.1f}", "–")
+    bounds = "" if interval is None else f" ({between.join(form.format(100 * bound) for bound in interval)})"
+    return form.format(100 * value) + bounds
+
+
+def evaluation_tables(result: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """The tables of `task=evaluate`: runs, accuracy by kind of question, differences."""
+    runs, main = result["runs"], result["label"]
+    table = Table(title=f"Accuracy in %, 95 % intervals (Wilson); {result['data']}", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    for column in ("n", "failed", "accuracy", "tokens kept", "s/question"):
+        table.add_column(column, justify="right")
+    for name, run in runs.items():
+        kept = "–" if run["visual"] is None else f"{run['kept']:.0f} of {run['visual']:.0f}"
+        seconds = f"{sum(run['seconds'].values()):.3f}"
+        cells = (str(run["n"]), str(run["failed"]), percent(run["accuracy"], run["interval"]), kept, seconds)
+        table.add_row(Text(name, "bold" if name == main else ""), *cells)
+    yield Padding(table, (1, 0, 0, 0))
+    kinds = list(dict.fromkeys(kind for run in runs.values() for kind in run["kinds"]))
+    if len(kinds) > 1:
+        table = Table(title="By kind of question (intervals are in result.json)", title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for kind in kinds:
+            table.add_column(kind.replace("_", "\n"), justify="right")
+        for name, run in runs.items():
+            scores = [run["kinds"].get(kind) for kind in kinds]
+            table.add_row(Text(name), *(percent(score["accuracy"]) if score else "–" for score in scores))
+        yield Padding(table, (1, 0, 0, 0))
+    compared = {name: c for name, c in result["comparisons"].items() if c is not None}
+    if compared:
+        table = Table(title=f"{main} on the same samples", title_justify="left")
+        table.add_column("against", no_wrap=True)
+        for column in ("n", "relative", "difference (95 %, bootstrap)", "won", "lost", "p (McNemar)"):
+            table.add_column(column, justify="right")
+        for name, pair in compared.items():
+            relative = "–" if pair["relative"] is None else f"{100 * pair['relative']:.1f} %"
+            difference = percent(pair["difference"], pair["interval"], sign=True)
+            counts = (str(pair["won"]), str(pair["lost"]), f"{pair['p']:.2g}")
+            table.add_row(Text(name), str(pair["n"]), relative, difference, *counts)
+        yield Padding(table, (1, 0, 0, 0))
 
 
 def facts(rows: Mapping[str, str]) -> RenderableType:

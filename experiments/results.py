@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,3 +41,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # vidpress itself, when run from a checkout that was not installed
             found[package] = "not installed"
     return found
+
+
+def commit() -> str | None:
+    """The git commit of the code, "with changes" if it was edited since; None where it is no checkout."""
+    folder = Path(__file__).parent
+    try:
+        told = [
+            subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+            for arguments in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told[0].stdout.strip() + (" with changes" if told[1].stdout.strip() else "")
