@@ -21,6 +21,7 @@ NUMBERS: Mapping[str, tuple[type, float]] = {
     "max_new_tokens": (int, 1),
     "seed": (int, 0),
     "task.repeats": (int, 1),
+    "task.batch": (int, 1),
 }
 
 
@@ -58,7 +59,7 @@ def check_numbers(cfg: DictConfig) -> None:
     """
     for key, (kind, least) in NUMBERS.items():
         value: Any = OmegaConf.select(cfg, key)
-        if value is None and key in ("frames", "fps", "task.repeats"):
+        if value is None and (key in ("frames", "fps") or key.startswith("task.")):
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or float(value) < least:

@@ -77,9 +77,11 @@ def evaluation_tables(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Padding(table, (1, 0, 0, 0))
     compared = {name: c for name, c in result["comparisons"].items() if c is not None}
     if compared:
-        table = Table(title=f"{main} on the same samples", title_justify="left")
+        table = Table(
+            title=f"{main} on the same samples; 95 % intervals by bootstrap over videos", title_justify="left"
+        )
         table.add_column("against", no_wrap=True)
-        for column in ("n", "relative", "difference (95 %, bootstrap)", "won", "lost", "p (McNemar)"):
+        for column in ("n", "relative", "difference", "won", "lost", "p (McNemar)"):
             table.add_column(column, justify="right")
         for name, pair in compared.items():
             relative = "–" if pair["relative"] is None else f"{100 * pair['relative']:.1f} %"
