@@ -8,7 +8,6 @@ from compressors import build
 from compressors.methods import method_names
 from experiments.labels import label
 
-
 MAXIMUM = {"name": "fca", "frame_scorer": {"name": "frame_uniqueness", "statistic": "max"}}
 
 
