@@ -54,11 +54,13 @@ def test_fca_attains_its_bound_and_the_others_pass_it() -> None:
 def test_strength_is_monotone_and_one_is_the_method() -> None:
     tokens = one_of_its_own(8, 2)
     by = {s: budgets({"name": "fca", "strength": s}, tokens, 60) for s in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)}
+    beyond = budgets({"name": "fca", "strength": 20.0}, tokens, 60)
     assert by[1.0] == budgets("fca", tokens, 60)
     assert by[0.0] == budgets("uniform", tokens, 60)
     shares = [moved(spent) for spent in by.values()]
     assert shares == sorted(set(shares))
     assert by[8.0] == [1, 1, 53, 1, 1, 1, 1, 1], "at T all of it goes to the frame that has all of p"
+    assert beyond == by[8.0], "no frame's share falls below 0"
 
 
 def test_strength_is_the_formula() -> None:
@@ -94,7 +96,8 @@ def test_more_power_moves_more(name: str) -> None:
 def test_equal_masses_and_none_at_all_are_the_uniform_split(name: str, power: float) -> None:
     allocator = {"name": name, "power": power}
     still = noise(1, 12, 8).expand(5, -1, -1)
-    for x in (still, torch.zeros(5, 12, 8), torch.ones(5, 12, 8), still.bfloat16()):
+    brighter = still * torch.linspace(1, 3, 5).view(5, 1, 1)  # the same directions, rounded differently
+    for x in (still, brighter, torch.zeros(5, 12, 8), torch.ones(5, 12, 8), still.bfloat16()):
         tokens = VideoTokens(x)
         assert budgets(allocator, tokens, 23) == budgets("uniform", tokens, 23)
 
@@ -150,15 +153,15 @@ def test_novelty_spends_on_the_first_frame_of_every_scene() -> None:
 
 
 def test_novelty_passes_over_frames_without_tokens() -> None:
-    x = scenes(2, 3).features
+    x = scenes(3, 2).features
     x[1] = float("nan")
     valid = torch.ones(5, 16, dtype=torch.bool)
     valid[1] = False
     tokens = VideoTokens(x, valid=valid, counts=(16, 0, 16, 16, 16))
     mass = masses("novelty", tokens)
     assert mass[1] == 0
-    assert mass[0] == mass[2] > 0.5
-    assert mass[3:].max() < 1e-5
+    assert mass[0] == mass[3] > 0.5
+    assert mass[[2, 4]].max() < 1e-5
 
 
 def test_a_place_that_was_empty_before_is_new() -> None:
@@ -193,6 +196,11 @@ def test_an_empty_frame_is_no_segment() -> None:
     valid[1] = False
     tokens = VideoTokens(x, valid=valid, counts=(16, 0, 16, 16, 16))
     assert budgets("segment_coverage", tokens, 24) == [12, 0, 4, 4, 4]
+
+
+@pytest.mark.parametrize("name", MASSES)
+def test_without_a_power_frames_share_by_the_tokens_they_hold(name: str) -> None:
+    assert budgets({"name": name, "power": 0.0}, ragged(4, 12, 8, [12, 4, 0, 8]), 6) == [3, 1, 0, 2]
 
 
 @pytest.mark.parametrize("name", MASSES)
