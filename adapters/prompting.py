@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
 from adapters.errors import UnsupportedError
+from adapters.family import family_of
 from adapters.micro import MicroProcessor
 from adapters.video import Video
 
@@ -42,6 +44,25 @@ def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
         return_tensors="pt",
     )
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+
+
+def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:
+    """N, visual tokens of a temporal group of a video of that size, counted in a prompt about a blank one.
+
+    Works for any family and processor; structural tokens (newlines, timestamps) are not counted.
+
+    Args:
+        model, processor: as `prompt` and `press` take them.
+        frames: how many frames will be sampled (some processors make frames smaller when there are many).
+        height, width: of the frames.
+    """
+    family, pixels = family_of(model), torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
+    blank = Video(
+        pixels.expand(frames, height, width, 3), tuple(map(float, range(frames))), 1.0, float(frames), Path("blank")
+    )
+    placeholders = int(family.video_mask(model, prompt(processor, "?", blank)["input_ids"]).sum())
+    groups = -(-frames // family.frames_per_group(model))
+    return (placeholders - family.trailing) // groups
 
 
 def answer(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> str:
@@ -147,4 +168,4 @@ class LayoutProcessor:
         return rows * factor, columns * factor
 
 
-__all__ = ["LayoutProcessor", "answer", "metadata", "prompt"]
+__all__ = ["LayoutProcessor", "answer", "metadata", "places_per_group", "prompt"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,37 @@ class Video:
     path: Path
 
 
+@dataclass(frozen=True)
+class VideoSize:
+    """What is known of a video file after its first frame.
+
+    Attributes:
+        frames: frames in the file: as announced, which may be a few more than can be shown, or else counted.
+        height, width: of a frame turned upright.
+    """
+
+    frames: int
+    height: int
+    width: int
+
+
+def video_size(path: str | Path) -> VideoSize:
+    """The number and size of a file's frames. Decodes one frame; all of them where the container announces no number.
+
+    Raises:
+        VideoError: as `read_video`.
+    """
+    path = Path(path)
+    with _explained(path):
+        announced, _ = _header(path)
+        with closing(_decode(path)) as decoder:
+            first = next(decoder, None)
+            if first is None:
+                raise VideoError(f"{path}: no frame could be decoded; the file is empty, cut off or damaged")
+            height, width = _upright(first).shape[:2]
+            return VideoSize(announced or 1 + sum(1 for _ in decoder), height, width)
+
+
 def read_video(
     path: str | Path, *, frames: int | None = None, fps: float | None = None, progress: Progress | None = None
 ) -> Video:
@@ -71,14 +102,21 @@ def read_video(
         raise VideoError(f"{path}: frames must be at least 1, got {frames}")
     if fps is not None and not fps > 0:
         raise VideoError(f"{path}: fps must be above 0, got {fps}")
-    if not path.is_file():
-        raise VideoError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give a video file's path")
-    try:
+    with _explained(path):
         announced, rate = _header(path)
         # A container that does not announce its length is decoded twice, once to count.
         total = sum(1 for _ in _decode(path)) if frames and not announced else announced
         wanted = set(np.linspace(0, total - 1, min(frames, total)).round().astype(int)) if frames and total else None
         return _collect(path, rate, announced, wanted, fps, progress)
+
+
+@contextmanager
+def _explained(path: Path) -> Generator[None, None, None]:
+    """A file that is not there or cannot be decoded is a `VideoError`."""
+    if not path.is_file():
+        raise VideoError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give a video file's path")
+    try:
+        yield
     except av.error.FFmpegError as error:
         message = f"{path}: not a video that FFmpeg can read, or one that is cut off or damaged ({error.strerror})"
         raise VideoError(message) from error
