@@ -29,6 +29,7 @@ class Family(ABC):
         layout: one line for the table: where a video's tokens sit.
         supplies: requirement classes the adapter can satisfy; `lacks` says which of their values a model cannot.
         mrope: whether positions have three axes.
+        trailing: placeholders after a video's last frame that are structural (a newline).
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
     """
 
@@ -39,6 +40,7 @@ class Family(ABC):
     layout: ClassVar[str]
     supplies: ClassVar[tuple[type[Requirement], ...]] = (Grid, History, Query)
     mrope: ClassVar[bool] = False
+    trailing: ClassVar[int] = 0
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -57,6 +59,10 @@ class Family(ABC):
         """`[B, L]` bool: the placeholders of videos and images."""
         image: Tensor = input_ids == model.config.image_token_id
         return self.video_mask(model, input_ids) | image
+
+    def frames_per_group(self, model: PreTrainedModel) -> int:
+        """Frames of the video in a temporal group."""
+        return int(getattr(model.config.vision_config, "temporal_patch_size", 1))
 
     @abstractmethod
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:

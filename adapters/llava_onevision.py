@@ -26,6 +26,7 @@ class LlavaOnevision(Family):
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "pooled frames in one run, a newline after the video"
+    trailing = 1
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         vision = model.config.vision_config
@@ -33,7 +34,7 @@ class LlavaOnevision(Family):
         features: Tensor = output.pooler_output
         frames = features.shape[1] // side**2
         pieces = [video[: frames * side**2] for video in features]
-        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), trailing=1)
+        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), trailing=self.trailing)
 
     def tower(self, model: PreTrainedModel) -> Tower | None:
         tower = cast(nn.Module, self.base(model).vision_tower)

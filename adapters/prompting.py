@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
 from adapters.errors import UnsupportedError
+from adapters.family import family_of
 from adapters.micro import MicroProcessor
 from adapters.video import Video
 from compressors.errors import InputError
@@ -62,6 +64,25 @@ def questions_about(processor: Any, questions: Sequence[str], video: Video) -> d
     inputs = prompts(processor, questions, [video] * len(questions))
     pixels = inputs["pixel_values_videos"]
     return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)]}
+
+
+def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:
+    """N, visual tokens of a temporal group of a video of that size, counted in a prompt about a blank one.
+
+    Works for any family and processor; structural tokens (newlines, timestamps) are not counted.
+
+    Args:
+        model, processor: as `prompt` and `press` take them.
+        frames: how many frames will be sampled (some processors make frames smaller when there are many).
+        height, width: of the frames.
+    """
+    family, pixels = family_of(model), torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
+    blank = Video(
+        pixels.expand(frames, height, width, 3), tuple(map(float, range(frames))), 1.0, float(frames), Path("blank")
+    )
+    placeholders = int(family.video_mask(model, prompt(processor, "?", blank)["input_ids"]).sum())
+    groups = -(-frames // family.frames_per_group(model))
+    return (placeholders - family.trailing) // groups
 
 
 def answers(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> list[str]:
@@ -188,4 +209,13 @@ class LayoutProcessor:
         return rows * factor, columns * factor
 
 
-__all__ = ["LayoutProcessor", "answer", "answers", "metadata", "prompt", "prompts", "questions_about"]
+__all__ = [
+    "LayoutProcessor",
+    "answer",
+    "answers",
+    "metadata",
+    "places_per_group",
+    "prompt",
+    "prompts",
+    "questions_about",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -53,6 +53,43 @@ class Span:
     end: float = math.inf
 
 
+@dataclass(frozen=True)
+class VideoSize:
+    """What is known of a video file after its first frame.
+
+    Attributes:
+        frames: frames in the file: as announced, which may be a few more than can be shown, or else counted; those of
+            a span are always counted.
+        height, width: of a frame turned upright.
+    """
+
+    frames: int
+    height: int
+    width: int
+
+
+def video_size(path: str | Path, *, start: float | None = None, end: float | None = None) -> VideoSize:
+    """The number and size of a file's frames. Decodes one frame; all of them where nothing announces their number.
+
+    Args:
+        path: the file.
+        start, end: only what is shown in this span of seconds.
+
+    Raises:
+        VideoError: as `read_video`.
+    """
+    path = Path(path)
+    span = _span(path, start, end)
+    with _explained(path):
+        announced = _header(path)[0] if span == Span() else None
+        with closing(_decode(path, span)) as decoder:
+            _, first = next(decoder, (0.0, None))
+            if first is None:
+                raise _empty(path, span)
+            height, width = _upright(first).shape[:2]
+            return VideoSize(announced or 1 + sum(1 for _ in decoder), height, width)
+
+
 def read_video(
     path: str | Path,
     *,
@@ -90,12 +127,8 @@ def read_video(
         raise VideoError(f"{path}: frames must be at least 1, got {frames}")
     if fps is not None and not fps > 0:
         raise VideoError(f"{path}: fps must be above 0, got {fps}")
-    span = Span(start or 0.0, math.inf if end is None else end)
-    if not 0 <= span.start < span.end:
-        raise VideoError(f"{path}: a span needs 0 <= start < end, got start={start} and end={end}")
-    if not path.is_file():
-        raise VideoError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give a video file's path")
-    try:
+    span = _span(path, start, end)
+    with _explained(path):
         announced, rate = _header(path)
         if span != Span():
             announced = None  # the file's, not the span's
@@ -103,6 +136,22 @@ def read_video(
         total = sum(1 for _ in _decode(path, span)) if frames and not announced else announced
         wanted = set(np.linspace(0, total - 1, min(frames, total)).round().astype(int)) if frames and total else None
         return _collect(path, rate, announced, wanted, fps, span, progress)
+
+
+def _span(path: Path, start: float | None, end: float | None) -> Span:
+    span = Span(start or 0.0, math.inf if end is None else end)
+    if not 0 <= span.start < span.end:
+        raise VideoError(f"{path}: a span needs 0 <= start < end, got start={start} and end={end}")
+    return span
+
+
+@contextmanager
+def _explained(path: Path) -> Generator[None, None, None]:
+    """A file that is not there or cannot be decoded is a `VideoError`."""
+    if not path.is_file():
+        raise VideoError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give a video file's path")
+    try:
+        yield
     except av.error.FFmpegError as error:
         message = f"{path}: not a video that FFmpeg can read, or one that is cut off or damaged ({error.strerror})"
         raise VideoError(message) from error
@@ -165,10 +214,8 @@ def _collect(
                 times.append(now)
             if progress:
                 progress(count, announced)
-    if frame is None and span != Span():
-        raise VideoError(f"{path}: nothing is shown from {span.start} to {span.end} seconds; the file is shorter")
     if frame is None:
-        raise VideoError(f"{path}: no frame could be decoded; the file is empty, cut off or damaged")
+        raise _empty(path, span)
     if announced and count < (1 - _TOLERATED_LOSS) * announced:
         raise VideoError(f"{path}: cut off or damaged: of {announced} frames only {count} could be decoded")
     if wanted and len(images) < len(wanted) and times[-1] < now:  # a little shorter than announced
@@ -177,6 +224,12 @@ def _collect(
     if len({image.shape for image in images}) > 1:
         raise VideoError(f"{path}: frames change their size within the file, which is not supported")
     return Video(torch.from_numpy(np.stack(images)), tuple(times), rate, now + 1 / rate, path)
+
+
+def _empty(path: Path, span: Span) -> VideoError:
+    if span != Span():
+        return VideoError(f"{path}: nothing is shown from {span.start} to {span.end} seconds; the file is shorter")
+    return VideoError(f"{path}: no frame could be decoded; the file is empty, cut off or damaged")
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:

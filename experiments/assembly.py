@@ -13,10 +13,10 @@ from compressors.budget import Budget
 from compressors.build import build
 from compressors.errors import BuildError, InputError
 from compressors.methods import PARTS, method
+from experiments.frames import frames_setting
 
 POSITIONS = ("original", "contiguous")
 NUMBERS: Mapping[str, tuple[type, float]] = {
-    "frames": (int, 1),
     "fps": (float, 0.001),
     "max_new_tokens": (int, 1),
     "seed": (int, 0),
@@ -52,14 +52,16 @@ def budget_from(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_numbers(cfg: DictConfig) -> None:
-    """Settings that must be numbers; null is allowed where the default is null.
+    """Settings that must be numbers; null is allowed where the default is null, and `frames` may be auto.
 
     Raises:
         InputError: something else was given.
+        BudgetError: frames=auto without a token budget.
     """
+    frames_setting(cfg)
     for key, (kind, least) in NUMBERS.items():
         value: Any = OmegaConf.select(cfg, key)
-        if value is None and (key in ("frames", "fps") or key.startswith("task.")):
+        if value is None and (key == "fps" or key.startswith("task.")):
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or float(value) < least:

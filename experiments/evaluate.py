@@ -21,6 +21,7 @@ from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
+from experiments.frames import auto_frames, frames_setting
 from experiments.journal import Journal
 from experiments.labels import label
 from experiments.results import commit, output_folder, versions, write_json
@@ -114,6 +115,10 @@ class Runner:
             return
         torch.manual_seed(self.cfg.seed)
         self.model, self.processor = model_from(self.cfg)
+        compressor = next(iter(self.methods.values()))
+        self.auto = auto_frames(self.cfg, self.model, self.processor, compressor, self.options)
+        setting = frames_setting(self.cfg)
+        self.frames = None if setting == "auto" else setting
         # What the model cannot give shows before the first video is decoded.
         for method in self.methods.values():
             press(self.model, method, **self.options)
@@ -142,7 +147,6 @@ class Runner:
 
     def _decode(self, batch: Sequence[Sample]) -> tuple[list[Entry], list[tuple[Sample, Exception]]]:
         """The batch's samples with their videos, and those whose video cannot be read."""
-        frames = self.cfg.model.frames if self.cfg.frames is None and self.cfg.fps is None else self.cfg.frames
         decoded: list[Entry] = []
         lost: list[tuple[Sample, Exception]] = []
         for _, group in groupby(batch, key=lambda sample: sample.video):
@@ -150,6 +154,7 @@ class Runner:
             start, end = samples[0].start, samples[0].end
             try:
                 path = self.dataset.path(samples[0])
+                frames = self.frames if self.auto is None else self.auto(path, start, end).plan.frames
                 video = read_video(path, frames=frames, fps=self.cfg.fps, start=start, end=end)
             except VideoError as error:
                 lost += [(sample, error) for sample in samples]

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from adapters.prompting import answer, prompt
 from adapters.report import Report
-from adapters.video import Video, read_video
+from adapters.video import Video, read_video, video_size
 from compressors.base import Compressor
+from compressors.plan_budget import plan_budget
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.display import budget_chart, facts, progress_bar, stage_table
+from experiments.frames import AUTO, ChosenFrames, auto_frames
 from experiments.results import output_folder, versions, write_json
-from experiments.subject import clip_from, model_from
+from experiments.subject import Clip, clip_from, model_from
 from vidpress import press
 
 
@@ -43,12 +45,8 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
     check_numbers(cfg)
     budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
     clip = clip_from(cfg)
-    started = time.perf_counter()
-    with progress_bar("decoding video") as progress:
-        video = read_video(clip.path, frames=clip.frames, fps=cfg.fps, progress=progress)
-    decode_video = time.perf_counter() - started
     torch.manual_seed(cfg.seed)
-    model, processor = model_from(cfg)
+    model, processor, (video, decode_video), chosen = model_and_video(cfg, clip, compressor, budget)
     inputs = {name: value.to(model.device) for name, value in prompt(processor, clip.question, video).items()}
 
     def once(compressor: Compressor | str, length: int, **budget: Any) -> tuple[Tensor, Report]:
@@ -79,9 +77,38 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
         "seconds": {"decode_video": decode_video, **seconds["compressed"]},
         "seconds_uncompressed": None if baseline is None else {"decode_video": decode_video, **baseline},
         "video": describe(video),
+        "frames_auto": None if chosen is None else chosen.as_result(),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "versions": versions(),
     }
+
+
+def model_and_video(
+    cfg: DictConfig, clip: Clip, compressor: Compressor, budget: Mapping[str, Any]
+) -> tuple[Any, Any, tuple[Video, float], ChosenFrames | None]:
+    """The model, its processor, the video with the seconds it took to decode, and what `frames=auto` chose.
+
+    A file that cannot be read, and a method that cannot promise its number of tokens, show before the model is loaded,
+    even where the model decides how many frames to read.
+    """
+    if clip.frames != AUTO:
+        video = decoded(cfg, clip, clip.frames)
+        return *model_from(cfg), video, None
+    video_size(clip.path)
+    plan_budget(AUTO, 1, compressor, **budget)
+    model, processor = model_from(cfg)
+    choose = auto_frames(cfg, model, processor, compressor, budget)
+    assert choose is not None
+    chosen = choose(clip.path)
+    return model, processor, decoded(cfg, clip, chosen.plan.frames), chosen
+
+
+def decoded(cfg: DictConfig, clip: Clip, frames: int | None) -> tuple[Video, float]:
+    """The video, and the seconds it took."""
+    started = time.perf_counter()
+    with progress_bar("decoding video") as progress:
+        video = read_video(clip.path, frames=frames, fps=cfg.fps, progress=progress)
+    return video, time.perf_counter() - started
 
 
 def alternate(
@@ -130,9 +157,12 @@ def describe(video: Video) -> dict[str, Any]:
 
 def show(cfg: DictConfig, result: dict[str, Any]) -> None:
     """Print a result."""
-    video, tokens, method = result["video"], result["tokens"], cfg.compressor.name
+    video, tokens, method, chosen = result["video"], result["tokens"], cfg.compressor.name, result["frames_auto"]
     shape = f"{video['frames']} frames of {video['width']}×{video['height']}, {video['duration']:.1f} s"
     rows = {"video": f"{video['path'] if cfg.video else 'the embedded clip'} ({shape})", "question": result["question"]}
+    if chosen:
+        share = f"{tokens['kept']} tokens are {tokens['retention']:.1%} of {chosen['groups']} × {chosen['places']}"
+        rows["frames"] = f"{chosen['frames']} of {chosen['available']} (auto: {share})"
     if result["answer_expected"] is not None:
         rows["right answer"] = result["answer_expected"]
     if cfg.task.baseline:

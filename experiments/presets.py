@@ -21,6 +21,21 @@ from compressors.methods import PARTS, Method, method, method_names
 from compressors.registry import lookup, make, names, plugins
 
 GROUPS = (*PARTS, "cacher")
+
+# Further variants of parts, named so that a sweep takes several settings by one key: `scorer=vidcom2_frame,vidcom2`.
+VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "scorer": {
+        "vidcom2_frame": {"name": "vidcom2", "video_weight": 0.0},
+        "vidcom2_video": {"name": "vidcom2", "frame_weight": 0.0},
+        "vidcom2_frame_similar": {"name": "vidcom2", "video_weight": 0.0, "keep": "similar"},
+        "vidcom2_video_similar": {"name": "vidcom2", "frame_weight": 0.0, "keep": "similar"},
+        "vidcom2_frame_twice": {"name": "vidcom2", "frame_weight": 2.0},
+        "vidcom2_video_twice": {"name": "vidcom2", "video_weight": 2.0},
+    },
+    "allocator": {
+        "fca_max": {"name": "fca", "frame_scorer": {"name": "frame_uniqueness", "statistic": "max"}},
+    },
+}
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -45,12 +60,16 @@ def variant_name(preset: Method, kind: str) -> str:
 
 
 def files() -> Iterator[tuple[str, str]]:
-    """(path under conf/, content) of every part and preset of ours; plugins bring their own files."""
+    """(path under conf/, content) of every part, variant and preset of ours; plugins bring their own files."""
     for kind in GROUPS:
         for name in names(kind):
             if name not in plugins(f"{kind}s"):
                 part = make(kind, name)
                 yield f"{kind}/{name}.yaml", _yaml(_summary(lookup(kind, name)), plain(part))
+    for kind, variants in VARIANTS.items():
+        for name, spec in variants.items():
+            changed = ", ".join(f"{key}={_changed(value)}" for key, value in spec.items() if key != "name")
+            yield f"{kind}/{name}.yaml", _yaml(f"{spec['name']} with {changed}.", plain(make(kind, spec)))
     for name in method_names():
         if name not in plugins("methods"):
             yield from preset_files(method(name))
@@ -78,6 +97,13 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain_value(item) for item in value]
     return value
+
+
+def _changed(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    changed = ", ".join(f"{key}={item}" for key, item in value.items() if key != "name")
+    return f"{value['name']} ({changed})"
 
 
 def _summary(cls: type) -> str:

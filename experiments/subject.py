@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from transformers.utils import logging
@@ -15,24 +15,24 @@ from adapters.errors import LoadError
 from adapters.loading import check_attention, check_device, check_dtype, load_published, load_random
 from adapters.micro import clip_path, load_micro
 from adapters.prompting import LayoutProcessor
+from experiments.frames import frames_setting
 
 DEFAULT_QUESTION = "Describe the video."
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Which video, what is asked about it, and the right answer where it is known."""
+    """Which video, what is asked about it, and the right answer where it is known; `frames` may be "auto"."""
 
     path: Path
     question: str
     expected: str | None
-    frames: int | None
+    frames: int | Literal["auto"] | None
 
 
 def clip_from(cfg: DictConfig) -> Clip:
     """The video and the question that `video` and `question` name; null is the embedded clip, null is its question."""
-    # One of `frames` and `fps` replaces the model's default number of frames.
-    frames = cfg.model.frames if cfg.frames is None and cfg.fps is None else cfg.frames
+    frames = frames_setting(cfg)
     if cfg.video is not None:
         return Clip(Path(str(cfg.video)).expanduser(), cfg.question or DEFAULT_QUESTION, None, frames)
     known = {

@@ -5,8 +5,12 @@ from compressors.allocators.evs import VideoRanking
 from compressors.allocators.fca import FrameCompressionAdjustment
 from compressors.allocators.frame_subsample import FrameSubsample
 from compressors.allocators.frame_uniqueness import FrameUniqueness
+from compressors.allocators.mass import MassProportional
+from compressors.allocators.novelty import FrameNovelty, Novelty
+from compressors.allocators.segment_coverage import SegmentCoverage, SegmentShares
 from compressors.allocators.timechat_dtd import DifferentialTokenDrop
 from compressors.allocators.uniform import Uniform
+from compressors.allocators.uniqueness_mass import UniquenessMass
 from compressors.allocators.vcast import Curvature
 
 __all__ = [
@@ -14,8 +18,14 @@ __all__ = [
     "DifferentialTokenDrop",
     "DyCokePattern",
     "FrameCompressionAdjustment",
+    "FrameNovelty",
     "FrameSubsample",
     "FrameUniqueness",
+    "MassProportional",
+    "Novelty",
+    "SegmentCoverage",
+    "SegmentShares",
     "Uniform",
+    "UniquenessMass",
     "VideoRanking",
 ]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from adapters.errors import UnsupportedError
-from adapters.prompting import LayoutProcessor, answer, metadata, prompt
+from adapters.family import family_of
+from adapters.prompting import LayoutProcessor, answer, metadata, places_per_group, prompt
 from adapters.video import Video
 from tests.adapters import tiny
 from vidpress import press
@@ -34,6 +35,18 @@ def test_a_prompt_by_layout_is_understood(family: tiny.Family) -> None:
     assert len(seen.budgets) == (3 if family.mrope else 5)
     assert seen.kept == round(0.25 * seen.tokens)
     assert isinstance(answer(processor, inputs, output), str)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 6])
+@pytest.mark.parametrize("family", tiny.FAMILIES.values(), ids=str)
+def test_places_per_group_are_those_of_the_report(family: tiny.Family, frames: int) -> None:
+    model = tiny.build(family, vocabulary=BYTES)
+    processor = LayoutProcessor(model)
+    with press(model, "vidcom2", retention=0.5) as report:
+        model.generate(**prompt(processor, "What is it?", video(frames)), max_new_tokens=1, do_sample=False)
+    (seen,) = report.videos
+    assert places_per_group(model, processor, frames, 24, 40) == seen.tokens // len(seen.budgets)
+    assert len(seen.budgets) == -(-frames // family_of(model).frames_per_group(model))
 
 
 def test_timestamps_stand_before_each_group() -> None:

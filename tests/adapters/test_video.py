@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.video import VideoError, read_video
+from adapters.video import VideoError, read_video, video_size
 
 COUNT, HEIGHT, WIDTH, FPS = 40, 48, 64, 10
 
@@ -191,3 +191,17 @@ def test_truncated_files(tmp_path: Path, share: float, sampling: dict) -> None:
         path.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(VideoError, match=rf"{path.name}.*cut off"):
             read_video(path, **sampling)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])  # a Matroska file does not announce its number of frames
+def test_size_without_decoding_the_file(tmp_path: Path, name: str) -> None:
+    size = video_size(write(tmp_path / name))
+    assert (size.frames, size.height, size.width) == (COUNT, HEIGHT, WIDTH)
+
+
+def test_size_of_what_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"text\.mp4: not a video"):
+        video_size(tmp_path / "text.mp4")
+    with pytest.raises(VideoError, match="no such file"):
+        video_size(tmp_path / "nothing.mp4")
