@@ -92,6 +92,13 @@ class Allocator(Part):
         """A host-side upper bound on any frame's budget, in a video without empty places."""
         return min(places, total)
 
+    def spend(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> FrameBudgets:
+        """Budgets with sum `total`, and the best bound that the host knows of them."""
+        bound = min(max(tokens.counts or (tokens.places,)), total)
+        if tokens.counts is None:
+            bound = min(bound, self.max_per_frame(tokens.frames, tokens.places, total))
+        return FrameBudgets(total, self(tokens, scores, total), bound)
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -246,9 +253,11 @@ class Compressor(Part):
         stage: where it acts; "entry" is before the language model ("layer:<n>" is reserved).
         merges: whether kept rows are mixtures (then `Compression.merge` is set).
         exact: whether it keeps exactly `Budget.resolve(...)` tokens.
+        no_allocator: why one that has no field `allocator` can take none, for the error.
     """
 
     stage: ClassVar[str] = "entry"
+    no_allocator: ClassVar[str] = "it does not split into parts"
 
     @property
     def exact(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -43,6 +43,10 @@ class Chain(Compressor):
     second: str | Mapping[str, Any] | Compressor = "tome"
     split: float = 0.5
     _stages: tuple[Compressor, Compressor] = field(init=False, repr=False)
+
+    no_allocator: ClassVar[str] = (
+        'each of its two methods has parts of its own, as first={"name": "vidcom2", "allocator": "uniform"}'
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.split <= 1:

@@ -114,8 +114,4 @@ class Composition(Compressor):
             per_frame = self.allocator.at_retention(tokens, scores, retention)
             counts = per_frame.tolist()
             return FrameBudgets(sum(counts), per_frame, max(counts))
-        per_frame = self.allocator(tokens, scores, total)
-        bound = min(max(tokens.counts or (tokens.places,)), total)
-        if tokens.counts is None:
-            bound = min(bound, self.allocator.max_per_frame(tokens.frames, tokens.places, total))
-        return FrameBudgets(total, per_frame, bound)
+        return self.allocator.spend(tokens, scores, total)

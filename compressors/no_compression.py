@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compressors.base import Compression, Compressor, identity
 from compressors.budget import Budget
@@ -14,6 +15,8 @@ from compressors.tokens import VideoTokens
 @dataclass(frozen=True)
 class NoCompression(Compressor):
     """Keeps every token as it is, whatever the budget: the other side of every comparison."""
+
+    no_allocator: ClassVar[str] = "it keeps every token (it does not split into parts)"
 
     @property
     def exact(self) -> bool:

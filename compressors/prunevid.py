@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,11 @@ class PruneVid(Compressor):
     segment_share: float = 0.25
     threshold: float = 0.8
     neighbours: int = 7
+
+    no_allocator: ClassVar[str] = (
+        "scenes and frames share the budget in proportion to what is left of them once static places are averaged "
+        "(flashvid and fastvid take an allocator)"
+    )
 
     @property
     def host_reads(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ class Sttm(Compressor):
     head_dim: int | None = None
     weighted: bool = False
     incomplete: Literal["own", "first"] = "own"
+
+    no_allocator: ClassVar[str] = (
+        "one threshold for all frames says how fine its trees are, so frames that differ more keep more by themselves"
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.temporal, str) and self.temporal != "same":

@@ -23,22 +23,11 @@ from compressors import (
     names,
     wrap,
 )
-from tests.compressors.videos import HostReads, noise, ragged, scene_cut
+from tests.compressors.videos import HostReads, noise, ragged, scene_cut, supplied
 
 METHODS = method_names()
 EXACT = [name for name in METHODS if build(name).exact]
 WHOLE_GRIDS = ("sttm", "sttm_released")  # they refuse empty places
-
-
-def supplied(tokens: VideoTokens) -> VideoTokens:
-    """The video with everything that any method needs."""
-    frames, places, channels = tokens.features.shape
-    return tokens.with_(
-        query=noise(1, 3, channels, seed=1)[0].to(tokens.features.dtype),
-        attention=noise(1, frames, places, seed=2)[0].softmax(1),
-        keys=noise(frames, places, 4, seed=3),
-        frame_features=noise(1, frames, 5, seed=4)[0],
-    )
 
 
 # Every allocator under every selector: selectors that rank by score get VidCom2's scorer.
