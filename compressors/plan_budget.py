@@ -53,7 +53,7 @@ def plan_budget(
         >>> plan_budget(32, 196, "vidcom2", retention=0.25).total
         1568
         >>> plan_budget(4, 10, "one_per_block", tokens=10).per_frame
-        (3, 3, 2, 2)
+        (3, 2, 3, 2)
     """
     if frames < 1 or places < 1:
         raise BudgetError(f"frames={frames} and places={places} must both be at least 1.")
