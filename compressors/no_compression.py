@@ -14,7 +14,10 @@ from compressors.tokens import VideoTokens
 @register("compressor", "none")
 @dataclass(frozen=True)
 class NoCompression(Compressor):
-    """Keeps every token as it is, whatever the budget: the other side of every comparison."""
+    """Keeps every token as it is, whatever the budget: the other side of every comparison.
+
+    Cost: none.
+    """
 
     no_allocator: ClassVar[str] = "it keeps every token (it does not split into parts)"
 

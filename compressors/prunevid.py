@@ -32,8 +32,9 @@ class PruneVid(Compressor):
       the nearest centre, and a row is the plain mean of its tokens. The release keeps half of every group of more than
       14; here the groups share the budget in proportion to their sizes.
 
-    If even the groups unmerged are fewer than the budget, the tokens least like the frame before return. Cost:
-    distances within frames and scenes, O(T·N²·C), a loop over frames, one read of T integers on the host.
+    If even the groups unmerged are fewer than the budget, the tokens least like the frame before return.
+
+    Cost: distances within frames and scenes, O(T·N²·C), a loop over frames; one read of T integers on the host.
 
     Attributes:
         segment_share: clusters per frame.

@@ -26,6 +26,8 @@ class FrameCompressionAdjustment(Allocator):
     `p = softmax((s - max s) / temperature)` over frame scores s, and `r_t = R·(1 + p_t - mean p)` is the retention of
     frame t. It owns its frame scorer, so its budgets are the same under every selector.
 
+    Cost: that of its frame scorer, and sorts of 2·T numbers; no host reads (one of T counts for other roundings).
+
     Attributes:
         frame_scorer: an instance, a registered name, or `{"name": …, params}`.
         temperature: of the softmax.

@@ -20,6 +20,8 @@ from compressors.tokens import VideoTokens
 class FrameUniqueness(FrameScorer):
     """Frame uniqueness of VidCom2 (arXiv 2505.14454): `-mean_n g_vid[t, n]`.
 
+    Cost: as the token scorer `vidcom2`, and nothing where that one has the same settings; no host reads.
+
     Attributes:
         channels, fraction, kernel, bandwidths, centres, window: as in `CentreSimilarity`; with the token scorer's
             settings the similarities are computed once for both.

@@ -24,7 +24,10 @@ class DifferentialTokenDrop(Allocator):
     The relative form ranks the whole video's tokens by `1 - cos` to the same place of the previous frame, the first
     frame of a video before all others, and counts the best of each frame. The absolute form counts the tokens with
     `cos ≤ threshold`; the first frame is whole, and the retention asked for plays no part. It has its own
-    similarities, so its budgets are the same under every scorer and selector. Two passes over the features.
+    similarities, so its budgets are the same under every scorer and selector.
+
+    Cost: three passes over the features, shared with the scorer of that name; no host reads (one of T counts with a
+    threshold).
 
     Attributes:
         threshold: None is the relative form; the release's is 0.5 in its instructions and 0.25 in its demo.

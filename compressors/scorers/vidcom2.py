@@ -23,6 +23,9 @@ class VidCom2Scorer(TokenScorer):
     half of the channels with the lowest variance. The defaults are the released form; the paper prints
     `channels="all", kernel="cosine", centres="raw"`.
 
+    Cost: three passes over the features (channel statistics, centres, similarities), two with `channels="all"`; no host
+    reads.
+
     Attributes:
         channels, fraction, kernel, bandwidths, centres, window: as in `CentreSimilarity`.
         frame_weight: weight of the similarity to the frame's centre.

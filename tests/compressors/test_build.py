@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import sys
 from dataclasses import dataclass
@@ -300,3 +301,9 @@ def test_errors_travel_between_processes() -> None:
     again = pickle.loads(pickle.dumps(raised.value))
     assert type(again) is UnknownNameError
     assert str(again) == str(raised.value)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.KINDS for name in names(kind)])
+def test_every_component_states_its_cost(kind: str, name: str) -> None:
+    lines = (inspect.getdoc(lookup(kind, name)) or "").splitlines()
+    assert any(line.startswith("Cost: ") for line in lines), f"{lookup(kind, name)} needs a line 'Cost: …'"
