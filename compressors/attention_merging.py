@@ -67,5 +67,9 @@ class WithAllocator(AttentionMerging):
         return self.allocator
 
     @property
+    def takes_gaps(self) -> bool:
+        return self.frames_by is None or self.frames_by.takes_gaps
+
+    @property
     def requirements(self) -> frozenset[Requirement]:
         return super().requirements | (frozenset() if self.frames_by is None else self.frames_by.requirements)

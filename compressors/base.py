@@ -29,6 +29,7 @@ class Part(ABC):  # noqa: B024 (each kind of part has its own call)
         name: the registered name, set by `register`.
         requirements: what must be on the `VideoTokens` beside features.
         host_reads: how many values-on-the-host reads one call needs (0 wherever the algorithm allows).
+        takes_gaps: whether it takes videos with empty places (`VideoTokens.valid`).
     """
 
     name: ClassVar[str] = ""
@@ -36,6 +37,10 @@ class Part(ABC):  # noqa: B024 (each kind of part has its own call)
     @property
     def host_reads(self) -> int:
         return 0
+
+    @property
+    def takes_gaps(self) -> bool:
+        return True
 
     @property
     def requirements(self) -> frozenset[Requirement]:

@@ -36,7 +36,8 @@ class Chain(Compressor):
         split: share of the shrinking that the first one does, on a logarithmic scale: 0 none of it, 1 all of it.
 
     Raises:
-        BuildError: split is outside [0, 1], or a compressor does not keep an exact number of tokens.
+        BuildError: split is outside [0, 1], a compressor does not keep an exact number of tokens, or the second cannot
+            take the empty places that the first leaves.
     """
 
     first: str | Mapping[str, Any] | Compressor = "vidcom2"
@@ -55,6 +56,11 @@ class Chain(Compressor):
         for stage in stages:
             if not stage.exact:
                 raise BuildError(f"chain: {stage.title} does not keep an exact number of tokens; use its exact preset.")
+        if not stages[1].takes_gaps:
+            raise BuildError(
+                f"chain: {stages[1].title} takes no empty places, and the first method leaves some: use it as the "
+                f"first, or wrap its selector with batched=False."
+            )
         fields = [need.field for need in stages[0].requirements | stages[1].requirements]
         for name in {f for f in fields if fields.count(f) > 1}:
             raise BuildError(f"chain: {stages[0].title} and {stages[1].title} need different {name}; use one of them.")
@@ -63,6 +69,10 @@ class Chain(Compressor):
                 f"chain: {stages[0].title} and {stages[1].title} both carry a stream's state; only one can."
             )
         object.__setattr__(self, "_stages", stages)
+
+    @property
+    def takes_gaps(self) -> bool:
+        return self._stages[0].takes_gaps
 
     @property
     def merges(self) -> bool:

@@ -77,6 +77,10 @@ class Composition(Compressor):
         return sum(part.host_reads for part in self.parts.values()) + (not self.exact)
 
     @property
+    def takes_gaps(self) -> bool:
+        return all(part.takes_gaps for part in self.parts.values())
+
+    @property
     def exact(self) -> bool:
         return self.allocator is None or self.allocator.exact
 

@@ -27,7 +27,6 @@ from tests.compressors.videos import HostReads, noise, ragged, scene_cut, suppli
 
 METHODS = method_names()
 EXACT = [name for name in METHODS if build(name).exact]
-WHOLE_GRIDS = ("sttm", "sttm_released")  # they refuse empty places
 
 
 # Every allocator under every selector: selectors that rank by score get VidCom2's scorer.
@@ -95,8 +94,6 @@ def check(result: Compression, tokens: VideoTokens) -> None:
 @given(tokens=videos(), retention=st.floats(0.001, 1.0))
 def test_any_video(name: str, tokens: VideoTokens, retention: float) -> None:
     tokens = supplied(tokens)
-    if name in WHOLE_GRIDS and tokens.valid is not None:
-        return
     result = compress(tokens, name, retention=retention)
     check(result, tokens)
     total = Budget(retention=retention).resolve(tokens.frames, tokens.places, tokens.total)
@@ -158,8 +155,6 @@ def test_host_reads_of_compositions(selector: str, allocator: str) -> None:
 def test_host_reads_with_gaps() -> None:
     tokens = supplied(ragged(4, 6, 5, [6, 2, 0, 4])).with_(grid=(2, 3))
     for name in METHODS:
-        if name in WHOLE_GRIDS:
-            continue
         compressor = build(name)
         with HostReads() as reads:
             compress(tokens.with_(_memo={}), compressor, retention=0.4, validate=False)
