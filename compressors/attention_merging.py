@@ -9,6 +9,7 @@ from compressors.base import Allocator, Compressor
 from compressors.errors import BuildError
 from compressors.registry import make
 from compressors.requirements import Attention, Requirement
+from compressors.tokens import VideoTokens
 
 AllocatorSpec = Allocator | str | Mapping[str, Any] | None
 
@@ -65,6 +66,9 @@ class WithAllocator(AttentionMerging):
         """The allocator, made."""
         assert self.allocator is None or isinstance(self.allocator, Allocator)
         return self.allocator
+
+    def next_history(self, tokens: VideoTokens) -> Any:
+        return tokens.history if self.frames_by is None else self.frames_by.next_history(tokens)
 
     @property
     def takes_gaps(self) -> bool:

@@ -18,7 +18,7 @@ from compressors.budget import Budget, FrameBudgets
 from compressors.errors import RequirementError
 from compressors.fates import Fates, fates_of
 from compressors.merge_map import MergeMap
-from compressors.requirements import Requirement
+from compressors.requirements import History, Requirement
 from compressors.tokens import VideoTokens
 
 
@@ -46,16 +46,21 @@ class Part(ABC):  # noqa: B024 (each kind of part has its own call)
     def requirements(self) -> frozenset[Requirement]:
         return frozenset()
 
+    @property
+    def stateful(self) -> bool:
+        """Whether it carries something from chunk to chunk of a stream."""
+        return any(isinstance(need, History) for need in self.requirements)
+
+    def next_history(self, tokens: VideoTokens) -> Any:
+        """The stream state after this chunk, even if all of it is kept; stateless parts pass on what came."""
+        return tokens.history
+
 
 class TokenScorer(Part):
     """VideoTokens -> `[T, N]` float32; higher = keep."""
 
     @abstractmethod
     def __call__(self, tokens: VideoTokens) -> Tensor: ...
-
-    def next_history(self, tokens: VideoTokens) -> Any:
-        """The stream state after this chunk; stateless scorers pass on what came."""
-        return tokens.history
 
 
 class FrameScorer(Part):
@@ -297,10 +302,6 @@ class Compressor(Part):
     @abstractmethod
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         """Keep `total` tokens; `retention` is the share as stated, for methods whose `exact` is False."""
-
-    def next_history(self, tokens: VideoTokens) -> Any:
-        """The stream state after this chunk, even if all of it is kept; stateless methods pass on what came."""
-        return tokens.history
 
     def describe(self) -> Mapping[str, str]:
         """Component name -> repr, for reports and errors."""

@@ -15,7 +15,7 @@ from compressors.errors import BuildError
 from compressors.functional.ragged import row_of_place
 from compressors.merge_map import MergeMap
 from compressors.registry import register
-from compressors.requirements import History, Requirement
+from compressors.requirements import Requirement
 from compressors.tokens import VideoTokens
 
 
@@ -61,13 +61,13 @@ class Chain(Compressor):
                 f"chain: {stages[1].title} takes no empty places, and the first method leaves some: use it as the "
                 f"first, or wrap its selector with batched=False."
             )
-        fields = [need.field for need in stages[0].requirements | stages[1].requirements]
-        for name in {f for f in fields if fields.count(f) > 1}:
-            raise BuildError(f"chain: {stages[0].title} and {stages[1].title} need different {name}; use one of them.")
-        if all(History() in stage.requirements for stage in stages):
+        if all(stage.stateful for stage in stages):
             raise BuildError(
                 f"chain: {stages[0].title} and {stages[1].title} both carry a stream's state; only one can."
             )
+        fields = [need.field for need in stages[0].requirements | stages[1].requirements]
+        for name in {f for f in fields if fields.count(f) > 1}:
+            raise BuildError(f"chain: {stages[0].title} and {stages[1].title} need different {name}; use one of them.")
         object.__setattr__(self, "_stages", stages)
 
     @property

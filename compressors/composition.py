@@ -54,8 +54,8 @@ class Composition(Compressor):
             raise BuildError(f"{self.selector.name} merges while it selects, so it takes no merger: use merger=none.")
         fields = [need.field for need in self.requirements]
         for name in {f for f in fields if fields.count(f) > 1}:
-            clash = sorted(repr(need) for need in self.requirements if need.field == name)
-            raise BuildError(f"two parts need different {name}: {' and '.join(clash)}; give both the same one.")
+            clash = sorted(f"{self.who_needs(need)} needs {need}" for need in self.requirements if need.field == name)
+            raise BuildError(f"two parts need different {name}: {' and '.join(clash)}; there is one of it only.")
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -109,7 +109,9 @@ class Composition(Compressor):
         return Compression(tokens, keep, per_frame, scores, merge, self.next_history(tokens))
 
     def next_history(self, tokens: VideoTokens) -> Any:
-        return tokens.history if self.scorer is None else self.scorer.next_history(tokens)
+        # Two parts that carry something carry the same thing, or the composition was not built.
+        carrier = next((part for part in self.parts.values() if part.stateful), self.scorer)
+        return tokens.history if carrier is None else carrier.next_history(tokens)
 
     def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int, retention: float) -> FrameBudgets:
         if self.allocator is None:

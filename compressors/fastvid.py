@@ -101,7 +101,7 @@ class FastVid(WithAllocator):
         if not self.exact:
             total = sum(salient) + sum(context)
         keep, merge = fit_draft(tokens, plain, Edges.join(merged, tokens.device), attention, total)
-        return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, tokens.history)
+        return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, self.next_history(tokens))
 
     def _segments(
         self, tokens: VideoTokens, budgets: Tensor | None, total: int

@@ -100,7 +100,7 @@ class FlashVid(WithAllocator):
             is_row = plain.flatten().float().index_add(0, edges.place, (edges.weight > 0).float()) > 0
             total = int(is_row.sum())
         keep, merge = fit_draft(tokens, plain, edges, attention, total)
-        return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, tokens.history)
+        return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, self.next_history(tokens))
 
     def _budgets(self, tokens: VideoTokens, attention: Tensor, total: int, retention: float) -> FrameBudgets:
         """Every frame's b."""

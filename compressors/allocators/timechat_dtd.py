@@ -48,12 +48,16 @@ class DifferentialTokenDrop(Allocator):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({History()})
+        return frozenset({History("last_frame")})
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`."""
         changed = dissimilarity_to_previous(tokens, LastFrame.before(tokens))
         return count_per_frame(top_of_video(changed, total, tokens), tokens)
+
+    def next_history(self, tokens: VideoTokens) -> LastFrame:
+        """The last frame of this chunk."""
+        return LastFrame.of(tokens)
 
     def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
         """Budgets by the threshold, `int64 [T]`."""

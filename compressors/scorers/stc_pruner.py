@@ -50,7 +50,7 @@ class StcPrunerScorer(TokenScorer):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({History()})
+        return frozenset({History("running_mean")})
 
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T, N]` float32."""

@@ -41,7 +41,7 @@ class DifferentialTokenDropScorer(TokenScorer):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({History()})
+        return frozenset({History("last_frame")})
 
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T, N]` float32."""
