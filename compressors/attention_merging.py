@@ -28,7 +28,14 @@ class AttentionMerging(Compressor):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({Attention(self.layer, self.row)})
+        # One property for both classes: `super()` in properties is beyond torch.compile.
+        inner = frozenset() if self.frames_by is None else self.frames_by.requirements
+        return inner | {Attention(self.layer, self.row)}
+
+    @property
+    def frames_by(self) -> Allocator | None:
+        """The allocator inside, if there is one."""
+        return None
 
     @property
     def exact(self) -> bool:
@@ -63,7 +70,6 @@ class WithAllocator(AttentionMerging):
 
     @property
     def frames_by(self) -> Allocator | None:
-        """The allocator, made."""
         assert self.allocator is None or isinstance(self.allocator, Allocator)
         return self.allocator
 
@@ -73,7 +79,3 @@ class WithAllocator(AttentionMerging):
     @property
     def takes_gaps(self) -> bool:
         return self.frames_by is None or self.frames_by.takes_gaps
-
-    @property
-    def requirements(self) -> frozenset[Requirement]:
-        return super().requirements | (frozenset() if self.frames_by is None else self.frames_by.requirements)
