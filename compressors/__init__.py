@@ -1,6 +1,6 @@
 """Compressors: which visual tokens of a video stay. Algorithms on tensors; no model is known here."""
 
-from compressors import (  # noqa: F401 (registers every part)
+from compressors import (  # noqa: F401 (registers every part and preset)
     allocators,
     cachers,
     chain,
@@ -9,6 +9,7 @@ from compressors import (  # noqa: F401 (registers every part)
     holitom,
     mergers,
     no_compression,
+    presets,
     prunevid,
     scorers,
     selectors,

@@ -18,7 +18,7 @@ from compressors.budget import Budget, FrameBudgets
 from compressors.errors import RequirementError
 from compressors.fates import Fates, fates_of
 from compressors.merge_map import MergeMap
-from compressors.requirements import Requirement
+from compressors.requirements import History, Requirement
 from compressors.tokens import VideoTokens
 
 
@@ -29,6 +29,7 @@ class Part(ABC):  # noqa: B024 (each kind of part has its own call)
         name: the registered name, set by `register`.
         requirements: what must be on the `VideoTokens` beside features.
         host_reads: how many values-on-the-host reads one call needs (0 wherever the algorithm allows).
+        takes_gaps: whether it takes videos with empty places (`VideoTokens.valid`).
     """
 
     name: ClassVar[str] = ""
@@ -38,8 +39,21 @@ class Part(ABC):  # noqa: B024 (each kind of part has its own call)
         return 0
 
     @property
+    def takes_gaps(self) -> bool:
+        return True
+
+    @property
     def requirements(self) -> frozenset[Requirement]:
         return frozenset()
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it carries something from chunk to chunk of a stream."""
+        return any(isinstance(need, History) for need in self.requirements)
+
+    def next_history(self, tokens: VideoTokens) -> Any:
+        """The stream state after this chunk, even if all of it is kept; stateless parts pass on what came."""
+        return tokens.history
 
 
 class TokenScorer(Part):
@@ -47,10 +61,6 @@ class TokenScorer(Part):
 
     @abstractmethod
     def __call__(self, tokens: VideoTokens) -> Tensor: ...
-
-    def next_history(self, tokens: VideoTokens) -> Any:
-        """The stream state after this chunk; stateless scorers pass on what came."""
-        return tokens.history
 
 
 class FrameScorer(Part):
@@ -91,6 +101,13 @@ class Allocator(Part):
     def max_per_frame(self, frames: int, places: int, total: int) -> int:
         """A host-side upper bound on any frame's budget, in a video without empty places."""
         return min(places, total)
+
+    def spend(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> FrameBudgets:
+        """Budgets with sum `total`, and the best bound that the host knows of them."""
+        bound = min(max(tokens.counts or (tokens.places,)), total)
+        if tokens.counts is None:
+            bound = min(bound, self.max_per_frame(tokens.frames, tokens.places, total))
+        return FrameBudgets(total, self(tokens, scores, total), bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,9 +263,11 @@ class Compressor(Part):
         stage: where it acts; "entry" is before the language model ("layer:<n>" is reserved).
         merges: whether kept rows are mixtures (then `Compression.merge` is set).
         exact: whether it keeps exactly `Budget.resolve(...)` tokens.
+        no_allocator: why one that has no field `allocator` can take none, for the error.
     """
 
     stage: ClassVar[str] = "entry"
+    no_allocator: ClassVar[str] = "it does not split into parts"
 
     @property
     def exact(self) -> bool:
@@ -283,10 +302,6 @@ class Compressor(Part):
     @abstractmethod
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         """Keep `total` tokens; `retention` is the share as stated, for methods whose `exact` is False."""
-
-    def next_history(self, tokens: VideoTokens) -> Any:
-        """The stream state after this chunk, even if all of it is kept; stateless methods pass on what came."""
-        return tokens.history
 
     def describe(self) -> Mapping[str, str]:
         """Component name -> repr, for reports and errors."""

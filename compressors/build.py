@@ -48,9 +48,9 @@ def build(
         return name
     preset = method(name)
     if preset.compressor is not None:
-        if changed:
-            raise BuildError(f"method {name!r} does not split into parts, so it takes no {', '.join(changed)}.")
-        made = cast(Compressor, make("compressor", {**preset.compressor, **params}))
+        made = cast(
+            Compressor, make("compressor", {**preset.compressor, **_whole(preset.compressor, given, name), **params})
+        )
         object.__setattr__(made, "_preset", name)  # for `title`; no parameter, so it takes no part in equality
         return made
     specs: dict[str, PartSpec] = {kind: preset.parts.get(kind) for kind in PARTS}
@@ -65,6 +65,18 @@ def build(
         merger=cast("Merger | None", parts["merger"]),
         label=name,
     )
+
+
+def _whole(spec: Mapping[str, Any], given: Mapping[str, PartSpec], method: str) -> dict[str, PartSpec]:
+    """The parts that a method of one piece takes after all, as parameters of its own."""
+    cls = cast(type[Compressor], lookup("compressor", spec["name"]))
+    asked = {kind: part for kind, part in given.items() if part is not None}
+    refused = sorted(set(asked) - fields_of(cls))
+    if refused == ["allocator"]:
+        raise BuildError(f"method {method!r} takes no allocator: {cls.no_allocator}.")
+    if refused:
+        raise BuildError(f"method {method!r} does not split into parts, so it takes no {', '.join(refused)}.")
+    return {kind: _normal(kind, part) for kind, part in asked.items()}
 
 
 def assign(specs: Mapping[str, Mapping[str, Any] | Part | None], params: Mapping[str, Any]) -> dict[str, Part | None]:

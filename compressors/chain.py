@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,7 +15,7 @@ from compressors.errors import BuildError
 from compressors.functional.ragged import row_of_place
 from compressors.merge_map import MergeMap
 from compressors.registry import register
-from compressors.requirements import History, Requirement
+from compressors.requirements import Requirement
 from compressors.tokens import VideoTokens
 
 
@@ -36,13 +36,18 @@ class Chain(Compressor):
         split: share of the shrinking that the first one does, on a logarithmic scale: 0 none of it, 1 all of it.
 
     Raises:
-        BuildError: split is outside [0, 1], or a compressor does not keep an exact number of tokens.
+        BuildError: split is outside [0, 1], a compressor does not keep an exact number of tokens, or the second cannot
+            take the empty places that the first leaves.
     """
 
     first: str | Mapping[str, Any] | Compressor = "vidcom2"
     second: str | Mapping[str, Any] | Compressor = "tome"
     split: float = 0.5
     _stages: tuple[Compressor, Compressor] = field(init=False, repr=False)
+
+    no_allocator: ClassVar[str] = (
+        'each of its two methods has parts of its own, as first={"name": "vidcom2", "allocator": "uniform"}'
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.split <= 1:
@@ -51,14 +56,23 @@ class Chain(Compressor):
         for stage in stages:
             if not stage.exact:
                 raise BuildError(f"chain: {stage.title} does not keep an exact number of tokens; use its exact preset.")
-        fields = [need.field for need in stages[0].requirements | stages[1].requirements]
-        for name in {f for f in fields if fields.count(f) > 1}:
-            raise BuildError(f"chain: {stages[0].title} and {stages[1].title} need different {name}; use one of them.")
-        if all(History() in stage.requirements for stage in stages):
+        if not stages[1].takes_gaps:
+            raise BuildError(
+                f"chain: {stages[1].title} takes no empty places, and the first method leaves some: use it as the "
+                f"first, or wrap its selector with batched=False."
+            )
+        if all(stage.stateful for stage in stages):
             raise BuildError(
                 f"chain: {stages[0].title} and {stages[1].title} both carry a stream's state; only one can."
             )
+        fields = [need.field for need in stages[0].requirements | stages[1].requirements]
+        for name in {f for f in fields if fields.count(f) > 1}:
+            raise BuildError(f"chain: {stages[0].title} and {stages[1].title} need different {name}; use one of them.")
         object.__setattr__(self, "_stages", stages)
+
+    @property
+    def takes_gaps(self) -> bool:
+        return self._stages[0].takes_gaps
 
     @property
     def merges(self) -> bool:

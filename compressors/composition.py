@@ -54,8 +54,8 @@ class Composition(Compressor):
             raise BuildError(f"{self.selector.name} merges while it selects, so it takes no merger: use merger=none.")
         fields = [need.field for need in self.requirements]
         for name in {f for f in fields if fields.count(f) > 1}:
-            clash = sorted(repr(need) for need in self.requirements if need.field == name)
-            raise BuildError(f"two parts need different {name}: {' and '.join(clash)}; give both the same one.")
+            clash = sorted(f"{self.who_needs(need)} needs {need}" for need in self.requirements if need.field == name)
+            raise BuildError(f"two parts need different {name}: {' and '.join(clash)}; there is one of it only.")
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -75,6 +75,10 @@ class Composition(Compressor):
     @property
     def host_reads(self) -> int:
         return sum(part.host_reads for part in self.parts.values()) + (not self.exact)
+
+    @property
+    def takes_gaps(self) -> bool:
+        return all(part.takes_gaps for part in self.parts.values())
 
     @property
     def exact(self) -> bool:
@@ -105,7 +109,9 @@ class Composition(Compressor):
         return Compression(tokens, keep, per_frame, scores, merge, self.next_history(tokens))
 
     def next_history(self, tokens: VideoTokens) -> Any:
-        return tokens.history if self.scorer is None else self.scorer.next_history(tokens)
+        # Two parts that carry something carry the same thing, or the composition was not built.
+        carrier = next((part for part in self.parts.values() if part.stateful), self.scorer)
+        return tokens.history if carrier is None else carrier.next_history(tokens)
 
     def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int, retention: float) -> FrameBudgets:
         if self.allocator is None:
@@ -114,8 +120,4 @@ class Composition(Compressor):
             per_frame = self.allocator.at_retention(tokens, scores, retention)
             counts = per_frame.tolist()
             return FrameBudgets(sum(counts), per_frame, max(counts))
-        per_frame = self.allocator(tokens, scores, total)
-        bound = min(max(tokens.counts or (tokens.places,)), total)
-        if tokens.counts is None:
-            bound = min(bound, self.allocator.max_per_frame(tokens.frames, tokens.places, total))
-        return FrameBudgets(total, per_frame, bound)
+        return self.allocator.spend(tokens, scores, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class VidpressError(Exception):
@@ -35,6 +36,11 @@ class UnknownNameError(VidpressError, LookupError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = sorted(known)
+        self._given = (kind, name, names)
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes, and are made again from what they were made of, not from their message."""
+        return type(self), self._given

@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressors.base import Compression, Compressor
+from compressors.attention_merging import AllocatorSpec, WithAllocator
+from compressors.base import Compression
+from compressors.budget import FrameBudgets
 from compressors.functional.cosine import frame_means
 from compressors.functional.cosine_rows import CosineRows
 from compressors.functional.density_peaks import density_peaks, nearest_centre
@@ -21,13 +23,12 @@ from compressors.functional.shares import in_proportion
 from compressors.functional.statistics import blocks
 from compressors.functional.temporal_links import Chains, best_in_frame_before, strongest
 from compressors.registry import register
-from compressors.requirements import Attention, Requirement
 from compressors.tokens import VideoTokens
 
 
 @register("compressor", "flashvid")
 @dataclass(frozen=True)
-class FlashVid(Compressor):
+class FlashVid(WithAllocator):
     """FlashVID's outer stage (arXiv 2602.08024): attention and diversity based selection, tree-based merging.
 
     - Segments: a cut wherever the cosine of consecutive frame means is below `segment_threshold`, and at the
@@ -39,6 +40,9 @@ class FlashVid(Compressor):
       for the segment's budget remain. A tree becomes its mean, in which every token counts once.
     - Merging in space: each frame's remaining tokens are merged around density peaks, as many as its part of the
       segment's budget; a row is the mean of all tokens that reached it.
+
+    The release gives all frames the same b. An `allocator` may set it instead: a frame then selects `⌈α·b⌉`, and a
+    segment merges its other tokens into as many rows as its frames have left.
 
     Cost: similarities within and between neighbouring frames, O(T·N²·C); a loop over the picks of a frame, all frames
     at once, and loops over frames. No reads on the host; the release's form reads its number of rows.
@@ -56,6 +60,7 @@ class FlashVid(Compressor):
             root's direct children and itself, so that longer chains weigh more than one; and in a segment of one frame
             the merged rows are made of all tokens, the selected ones included. Where the release then emits a place
             twice, the selected token stays as it is and the merged row is left out.
+        allocator: sets every frame's b; None gives all the same.
     """
 
     segment_threshold: float = 0.9
@@ -68,47 +73,45 @@ class FlashVid(Compressor):
     row: Literal["cls", "column_mean", "pool_head"] = "column_mean"
     expansion: float = 1.0
     rounding: Literal["exact", "up"] = "exact"
-
-    @property
-    def requirements(self) -> frozenset[Requirement]:
-        return frozenset({Attention(self.layer, self.row)})
+    allocator: AllocatorSpec = None
 
     @property
     def host_reads(self) -> int:
-        return 0 if self.exact else 1
-
-    @property
-    def exact(self) -> bool:
-        return self.rounding == "exact"
-
-    @property
-    def merges(self) -> bool:
-        return True
+        if not self.exact:
+            return 1
+        return 0 if self.frames_by is None else self.frames_by.host_reads
 
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         assert tokens.attention is not None
         attention = tokens.attention.float()
-        counts = tokens.counts or (tokens.places,) * tokens.frames
-        if self.exact:
-            budgets = in_proportion(total, counts)
-        else:
-            budgets = [min(count, math.ceil(count * retention * self.expansion)) for count in counts]
-        selected = [math.ceil(self.selection_share * budget) for budget in budgets]
-        plain = self._select(tokens, attention, selected)
+        budgets = self._budgets(tokens, attention, total, retention)
+        assert budgets.per_frame is not None
+        selected = torch.ceil(self.selection_share * budgets.per_frame.double()).long()
+        plain = self._select(tokens, attention, selected, math.ceil(self.selection_share * budgets.max_per_frame))
         everyone = torch.ones_like(plain) if tokens.valid is None else tokens.valid
         segment = self.segment_of_frame(tokens)
-        merged = torch.tensor([b - s for b, s in zip(budgets, selected, strict=True)], device=tokens.device)
         rest = everyone & ~plain
         if not self.exact:
             alone = _per_group(torch.ones_like(segment), segment) == 1
             rest = torch.where(alone.unsqueeze(1), everyone, rest)
-        edges = self._merge(tokens, rest, segment, merged)
+        edges = self._merge(tokens, rest, segment, budgets.per_frame - selected)
         if not self.exact:
             edges = Edges(edges.source, edges.place, torch.where(plain.flatten()[edges.place], 0.0, edges.weight))
             is_row = plain.flatten().float().index_add(0, edges.place, (edges.weight > 0).float()) > 0
             total = int(is_row.sum())
         keep, merge = fit_draft(tokens, plain, edges, attention, total)
-        return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, tokens.history)
+        return Compression(tokens, keep, count_per_frame(keep, tokens), attention, merge, self.next_history(tokens))
+
+    def _budgets(self, tokens: VideoTokens, attention: Tensor, total: int, retention: float) -> FrameBudgets:
+        """Every frame's b."""
+        if self.frames_by is not None:
+            return self.frames_by.spend(tokens, attention, total)
+        counts = tokens.counts or (tokens.places,) * tokens.frames
+        if self.exact:
+            each = in_proportion(total, counts)
+        else:
+            each = [min(count, math.ceil(count * retention * self.expansion)) for count in counts]
+        return FrameBudgets(sum(each), torch.tensor(each, device=tokens.device), max(each))
 
     def segment_of_frame(self, tokens: VideoTokens) -> Tensor:
         """The segment of each frame, ascending from 0, `int64 [T]`."""
@@ -118,21 +121,20 @@ class FlashVid(Compressor):
             segment[1:] = threshold_cuts(similarity, self.segment_threshold, self.segments).cumsum(0)
         return segment
 
-    def _select(self, tokens: VideoTokens, attention: Tensor, selected: list[int]) -> Tensor:
-        """The diverse, attended tokens of each frame, bool `[T, N]`."""
+    def _select(self, tokens: VideoTokens, attention: Tensor, selected: Tensor, most: int) -> Tensor:
+        """The `selected[t]` (at most `most`) diverse, attended tokens of each frame, bool `[T, N]`."""
         weight = None
         if self.selection != "diversity":
             weight = attention
         if self.selection == "attention_event":
             weight = attention * self._relevance(tokens)
-        budgets = torch.tensor(selected, device=tokens.device)
         chosen = []
         step = CosineRows.groups_at_once(tokens.places)
         for start in range(0, tokens.frames, step):
             part = slice(start, start + step)
             rows = CosineRows(tokens.features[part], None if tokens.valid is None else tokens.valid[part])
             weights = None if weight is None else weight[part]
-            chosen.append(max_min(rows, budgets[part], max(selected[part]), weights))
+            chosen.append(max_min(rows, selected[part], most, weights))
         return torch.cat(chosen)
 
     def _relevance(self, tokens: VideoTokens) -> Tensor:

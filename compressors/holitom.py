@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from compressors.base import Compression, Compressor
+from compressors.attention_merging import AttentionMerging
+from compressors.base import Compression
 from compressors.functional.cosine import cosine_to_frames
 from compressors.functional.density_peaks import density_peaks
 from compressors.functional.fit_to_budget import Edges, fit_draft
@@ -19,13 +20,12 @@ from compressors.functional.ragged import count_per_frame, indices_of, ranks
 from compressors.functional.segmentation import still_runs, windows_by_gain
 from compressors.functional.shares import in_proportion
 from compressors.registry import register
-from compressors.requirements import Attention, Requirement
 from compressors.tokens import VideoTokens
 
 
 @register("compressor", "holitom")
 @dataclass(frozen=True)
-class HoliTom(Compressor):
+class HoliTom(AttentionMerging):
     """HoliTom's outer stage (arXiv 2505.21334): temporal averaging of what stands still, then spatial compression.
 
     - Windows: a place is static in frames s … e if `cos(x[t, n], x[t+1, n]) > threshold` throughout; windows maximise
@@ -61,21 +61,14 @@ class HoliTom(Compressor):
     row: Literal["cls", "column_mean", "pool_head"] = "column_mean"
     rounding: Literal["exact", "up"] = "exact"
 
-    @property
-    def requirements(self) -> frozenset[Requirement]:
-        return frozenset({Attention(self.layer, self.row)})
+    no_allocator: ClassVar[str] = (
+        "once static places are averaged over their windows, every window and frame keeps the same share of what is "
+        "left, so the redundancy itself sets the budgets (flashvid and fastvid take an allocator)"
+    )
 
     @property
     def host_reads(self) -> int:
         return 1
-
-    @property
-    def exact(self) -> bool:
-        return self.rounding == "exact"
-
-    @property
-    def merges(self) -> bool:
-        return True
 
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
         assert tokens.attention is not None

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-_BLOCK = 256  # channels mixed at a time,
-_BLOCK_VALUES = 1 << 27  # fewer where there are many edges: bounds the float32 scratch whatever the width
+_BLOCK = 256  # channels mixed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +32,18 @@ class MergeMap:
     def apply(self, plane: Tensor) -> Tensor:
         """`[T·N, ...]` -> `[K, ...]` in the plane's dtype, accumulated in float32, a block of channels at a time."""
         flat = plane.reshape(plane.shape[0], -1)
-        out = torch.empty(self.rows, flat.shape[1], dtype=plane.dtype, device=plane.device)
-        weight = self.weight.unsqueeze(1)
-        width = min(_BLOCK, max(1, _BLOCK_VALUES // max(1, self.source.shape[0])))
-        for start in range(0, flat.shape[1], width):
-            block = flat[:, start : start + width].index_select(0, self.source).float() * weight
-            mixed = torch.zeros(self.rows, block.shape[1], device=plane.device).index_add_(0, self.target, block)
-            out[:, start : start + width] = mixed.to(plane.dtype)
-        return out.view(self.rows, *plane.shape[1:])
+        if not self.rows:
+            return flat.new_empty(0, *plane.shape[1:])
+        # Edges row by row, so that every row is a weighted sum over one stretch of them (a "bag"), in a fixed order.
+        target, order = torch.sort(self.target, stable=True)
+        source, weight = self.source[order], self.weight[order]
+        starts = torch.searchsorted(target, torch.arange(self.rows, device=target.device))
+        mixed = []
+        for block in torch.split(flat, _BLOCK, dim=1):
+            values = block.float().contiguous()
+            sums = embedding_bag(source, values, starts, mode="sum", per_sample_weights=weight)
+            mixed.append(sums.to(plane.dtype))
+        return torch.cat(mixed, dim=1).view(self.rows, *plane.shape[1:])
 
     def row_sums(self) -> Tensor:
         """Sum of the weights of each row, `float32 [K]`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compressors.base import Compression, Compressor, identity
 from compressors.budget import Budget
@@ -13,7 +14,12 @@ from compressors.tokens import VideoTokens
 @register("compressor", "none")
 @dataclass(frozen=True)
 class NoCompression(Compressor):
-    """Keeps every token as it is, whatever the budget: the other side of every comparison."""
+    """Keeps every token as it is, whatever the budget: the other side of every comparison.
+
+    Cost: none.
+    """
+
+    no_allocator: ClassVar[str] = "it keeps every token (it does not split into parts)"
 
     @property
     def exact(self) -> bool:

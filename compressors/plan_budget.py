@@ -73,7 +73,7 @@ def plan_budget(
         >>> plan_budget(32, 196, "vidcom2", retention=0.25).total
         1568
         >>> plan_budget(4, 10, "one_per_block", tokens=10).per_frame
-        (3, 3, 2, 2)
+        (3, 2, 3, 2)
         >>> plan = plan_budget("auto", 196, tokens=1568, available=900)
         >>> plan.frames, plan.retention
         (32, 0.25)

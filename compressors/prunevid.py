@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,8 +32,9 @@ class PruneVid(Compressor):
       the nearest centre, and a row is the plain mean of its tokens. The release keeps half of every group of more than
       14; here the groups share the budget in proportion to their sizes.
 
-    If even the groups unmerged are fewer than the budget, the tokens least like the frame before return. Cost:
-    distances within frames and scenes, O(T·N²·C), a loop over frames, one read of T integers on the host.
+    If even the groups unmerged are fewer than the budget, the tokens least like the frame before return.
+
+    Cost: distances within frames and scenes, O(T·N²·C), a loop over frames; one read of T integers on the host.
 
     Attributes:
         segment_share: clusters per frame.
@@ -43,6 +45,11 @@ class PruneVid(Compressor):
     segment_share: float = 0.25
     threshold: float = 0.8
     neighbours: int = 7
+
+    no_allocator: ClassVar[str] = (
+        "scenes and frames share the budget in proportion to what is left of them once static places are averaged "
+        "(flashvid and fastvid take an allocator)"
+    )
 
     @property
     def host_reads(self) -> int:

@@ -65,4 +65,9 @@ class Timestamps(Requirement):
 
 @dataclass(frozen=True)
 class History(Requirement):
-    """The state a stream carries from chunk to chunk: `VideoTokens.history` (None at a stream's start)."""
+    """The state a stream carries from chunk to chunk: `VideoTokens.history` (None at a stream's start).
+
+    `state` names what is carried, so that two parts that would carry different things are told apart.
+    """
+
+    state: str = ""

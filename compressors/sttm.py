@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from compressors.base import Compression, Compressor
 from compressors.errors import BuildError, InputError
 from compressors.functional.bipartite import rows_of_groups
 from compressors.functional.fit_to_budget import Edges, fit_draft
-from compressors.functional.quadtree import Level, Likeness, Nodes, cut, levels_of, likeness
+from compressors.functional.quadtree import Likeness, Nodes, Tree, cut, likeness, tree_of
 from compressors.functional.ragged import count_per_frame
 from compressors.registry import register
 from compressors.requirements import Grid, Requirement
@@ -28,6 +28,9 @@ class Sttm(Compressor):
       at least the threshold with it, else it splits.
     - Time: nodes of neighbouring frames, one containing the other, unite where their cosine reaches the threshold. A
       group is the mean of its nodes and sits at the top-left token of its earliest.
+
+    Empty places are left out: a node is the mean of its children that hold tokens and is compared with these alone, and
+    where a cell has no token there is no node.
 
     The release has thresholds and no budget. Without a `threshold`, one that leaves at most K groups where the next
     higher cosine leaves more is found by bisection over the cosines that occur (about log2 of their number of steps),
@@ -52,6 +55,10 @@ class Sttm(Compressor):
     head_dim: int | None = None
     weighted: bool = False
     incomplete: Literal["own", "first"] = "own"
+
+    no_allocator: ClassVar[str] = (
+        "one threshold for all frames says how fine its trees are, so frames that differ more keep more by themselves"
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.temporal, str) and self.temporal != "same":
@@ -79,52 +86,48 @@ class Sttm(Compressor):
         """As the class says.
 
         Raises:
-            InputError: empty places, or channels that do not divide into heads.
+            InputError: channels that do not divide into heads.
         """
-        if tokens.valid is not None:
-            raise InputError(
-                "sttm builds a tree over whole grids, so it takes no empty places: use tome_temporal instead."
-            )
         if self.head_dim is not None and tokens.channels % self.head_dim:
             raise InputError(f"sttm: head_dim={self.head_dim} does not divide the {tokens.channels} channels.")
-        assert tokens.grid is not None
-        levels = levels_of(tuple(tokens.grid), self.root_level, self.weighted, tokens.device)
-        alike = likeness(tokens, levels, self.head_dim, self.incomplete == "first")
+        tree = tree_of(tokens, self.root_level, self.weighted)
+        alike = likeness(tokens, tree, self.head_dim, self.incomplete == "first")
         if self.threshold is not None:
-            nodes = self._cut(alike, levels, alike.typical.new_tensor(self.threshold))
+            nodes = self._cut(alike, tree, alike.typical.new_tensor(self.threshold))
             total = sum(_representatives(nodes).sum(1).tolist())
             keep, merge = rows_of_groups(nodes.group, nodes.weight, tokens, total)
         else:
-            nodes = self._cut(alike, levels, self._search(alike, levels, total))
-            group = nodes.group.flatten()
-            size = torch.zeros(group.shape[0], device=group.device).index_add_(0, group, torch.ones_like(group).float())
-            alone = size[group] == 1
+            nodes = self._cut(alike, tree, self._search(alike, tree, total))
+            present, group = nodes.group.flatten() >= 0, nodes.group.flatten().clamp_min(0)
+            size = torch.zeros(group.shape[0], device=group.device).index_add_(0, group, present.float())
+            alone = present & (size[group] == 1)
             edges = Edges(
                 torch.arange(group.shape[0], device=group.device),
                 group,
-                torch.where(alone, 0.0, nodes.weight.flatten()),
+                torch.where(present & ~alone, nodes.weight.flatten(), 0.0),
             )
             keep, merge = fit_draft(tokens, alone.view_as(nodes.group), edges, -alike.typical, total)
         return Compression(tokens, keep, count_per_frame(keep, tokens), merge=merge, history=tokens.history)
 
-    def _cut(self, alike: Likeness, levels: tuple[Level, ...], threshold: Tensor) -> Nodes:
+    def _cut(self, alike: Likeness, tree: Tree, threshold: Tensor) -> Nodes:
         if self.temporal == "same":
             temporal = threshold
         else:
             temporal = threshold.new_tensor(float("inf") if self.temporal is None else self.temporal)
-        return cut(alike, levels, threshold, temporal, self.weighted)
+        return cut(alike, tree, threshold, temporal)
 
-    def _search(self, alike: Likeness, levels: tuple[Level, ...], total: int) -> Tensor:
+    def _search(self, alike: Likeness, tree: Tree, total: int) -> Tensor:
         """The highest threshold found with at most `total` groups (the lowest cosine where there is none), 0-d."""
         cosines = [alike.within.flatten()]
         if self.temporal == "same":
             cosines.append(alike.between[:, :, 1:].flatten())
-        candidates = torch.cat([*cosines, alike.typical.new_full((1,), float("inf"))]).sort().values
+        cosine = torch.cat([*cosines, alike.typical.new_full((1,), float("inf"))])
+        candidates = torch.where(cosine > float("-inf"), cosine, float("inf")).sort().values
         low = torch.zeros(1, dtype=torch.int64, device=candidates.device)
         high = torch.full_like(low, candidates.shape[0])
         for _ in range(candidates.shape[0].bit_length()):
             middle = (low + high) // 2
-            nodes = self._cut(alike, levels, candidates[middle.clamp_max(candidates.shape[0] - 1)].squeeze(0))
+            nodes = self._cut(alike, tree, candidates[middle.clamp_max(candidates.shape[0] - 1)].squeeze(0))
             fits = _representatives(nodes).sum() <= total
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
         return candidates[low].squeeze(0)

@@ -56,6 +56,10 @@ class Wrapped(Selector):
     def host_reads(self) -> int:
         return 1
 
+    @property
+    def takes_gaps(self) -> bool:
+        return not self.batched
+
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor:
         """Kept flat indices, ascending, `int64 [K]`.
 

@@ -83,7 +83,9 @@ def preset_files(preset: Method) -> Iterator[tuple[str, str]]:
             yield f"{kind}/{chosen[kind]}.yaml", _yaml(f"As {preset.name} sets it.", plain(make(kind, spec)))
     own = {"name": preset.name}
     if preset.compressor is not None:
-        own = {**plain(make("compressor", preset.compressor)), "name": preset.name}
+        whole = plain(make("compressor", preset.compressor))
+        # A part that a method of one piece takes is chosen by its group, as everywhere.
+        own = {key: value for key, value in whole.items() if key not in PARTS} | {"name": preset.name}
     text = ["# @package _global_", f"# {preset.summary}", "defaults:"]
     text += [f"  - override /{kind}: {choice}" for kind, choice in chosen.items() if kind != "cacher"]
     yield f"compressor/{preset.name}.yaml", "\n".join([*text, "", OmegaConf.to_yaml({"compressor": own})])

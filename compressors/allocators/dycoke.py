@@ -22,7 +22,9 @@ class DyCokePattern(Allocator):
     """Budgets of DyCoke's temporal token merging (arXiv 2411.15024): `[N, a, a, a]` for every window of four frames.
 
     The budget of the three others follows from the total. Below the anchors' share the others get nothing and the
-    anchors shrink evenly. Needs no pass over the features.
+    anchors shrink evenly.
+
+    Cost: whole numbers of T; no pass over the features, no host reads (one of T counts for "released").
 
     Attributes:
         rounding: "exact" spends the total; "released" gives the others `int((1 - merging_ratio)·N)`, leaves the third

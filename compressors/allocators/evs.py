@@ -21,6 +21,8 @@ class VideoRanking(Allocator):
     With `token_saliency` this is the ranking of the whole video; with another selector, that selector's choice under
     the ranking's budgets. Works with any scorer.
 
+    Cost: a sort of T·N scores; no pass over the features, no host reads (one of T counts for "released").
+
     Attributes:
         rounding: "exact" ranks for the total; "released" keeps `max(N, int(T·N·retention))`, so at least a frame.
     """

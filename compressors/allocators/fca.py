@@ -27,6 +27,8 @@ class FrameCompressionAdjustment(WeightedAllocator):
     As p sums to one, at most `strength·(1/T)(1 - 1/T)` of the budget leaves the uniform split: with the method's
     strength of 1 that is 3 % at 32 frames. Cost: that of the frame scorer. No host reads.
 
+    Cost: that of its frame scorer, and sorts of 2·T numbers; no host reads (one of T counts for other roundings).
+
     Attributes:
         frame_scorer: an instance, a registered name, or `{"name": …, params}`.
         temperature: of the softmax.

@@ -16,7 +16,10 @@ from compressors.tokens import VideoTokens
 @register("allocator", "frame_subsample")
 @dataclass(frozen=True)
 class FrameSubsample(Allocator):
-    """Evenly spaced frames are kept whole; one more frame gets what remains of the budget."""
+    """Evenly spaced frames are kept whole; one more frame gets what remains of the budget.
+
+    Cost: at most T² steps on the host; no pass over the features, no host reads.
+    """
 
     known_beforehand: ClassVar[bool] = True
 

@@ -24,7 +24,10 @@ class DifferentialTokenDrop(Allocator):
     The relative form ranks the whole video's tokens by `1 - cos` to the same place of the previous frame, the first
     frame of a video before all others, and counts the best of each frame. The absolute form counts the tokens with
     `cos ≤ threshold`; the first frame is whole, and the retention asked for plays no part. It has its own
-    similarities, so its budgets are the same under every scorer and selector. Two passes over the features.
+    similarities, so its budgets are the same under every scorer and selector.
+
+    Cost: three passes over the features, shared with the scorer of that name; no host reads (one of T counts with a
+    threshold).
 
     Attributes:
         threshold: None is the relative form; the release's is 0.5 in its instructions and 0.25 in its demo.
@@ -45,12 +48,16 @@ class DifferentialTokenDrop(Allocator):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({History()})
+        return frozenset({History("last_frame")})
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`."""
         changed = dissimilarity_to_previous(tokens, LastFrame.before(tokens))
         return count_per_frame(top_of_video(changed, total, tokens), tokens)
+
+    def next_history(self, tokens: VideoTokens) -> LastFrame:
+        """The last frame of this chunk."""
+        return LastFrame.of(tokens)
 
     def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
         """Budgets by the threshold, `int64 [T]`."""

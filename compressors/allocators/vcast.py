@@ -24,7 +24,9 @@ class Curvature(Allocator):
     """Curvature budgets of V-CAST (arXiv 2603.27650): a floor, and `softmax(curvature / temperature)` of the rest.
 
     With f_t the unit mean of frame t, `curvature_t = 1 - cos(f_t - f_{t-1}, f_{t+1} - f_t)`, and 1 at both ends and
-    where the video stands still. Frames without tokens are left out of the path. One pass over the features.
+    where the video stands still. Frames without tokens are left out of the path.
+
+    Cost: one pass over the features for the frame means; no host reads (one of T counts for "released").
 
     Attributes:
         temperature: of the softmax.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,3 +99,24 @@ class CentreSimilarity:
         for a in self.bandwidths:
             similarity += torch.exp(distance / (-2 * a))
         return similarity
+
+
+@dataclass(frozen=True)
+class ByCentres:
+    """The settings of a component that scores by `CentreSimilarity`, in plain values, checked when it is built."""
+
+    channels: Literal["low_variance", "all"] = "low_variance"
+    fraction: float = 0.5
+    kernel: Literal["gaussian", "cosine"] = "gaussian"
+    bandwidths: Sequence[float] = BANDWIDTHS
+    centres: Literal["unit", "raw"] = "unit"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        self.similarity  # checks its settings when the scorer is built  # noqa: B018
+
+    @property
+    def similarity(self) -> CentreSimilarity:
+        return CentreSimilarity(
+            self.channels, self.fraction, self.kernel, tuple(self.bandwidths), self.centres, self.window
+        )

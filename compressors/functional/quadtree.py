@@ -13,6 +13,7 @@ from compressors.functional.similarity import unit_vectors
 from compressors.tokens import VideoTokens
 
 _BLOCK_VALUES = 1 << 22  # float32 values per level at a time
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +22,11 @@ class Level:
 
     Attributes:
         node: node that covers each place, `int64 [N]`.
-        first: each place's node's top-left place, `int64 [N]`.
-        share: weight of each place in its node's average, float32 `[N]`.
         parent: node of this level over each node of the level below, `int64 [n below]`; empty for level 0.
         mean: averages nodes of the level below, float32 `[n, n below]`; empty for level 0.
     """
 
     node: Tensor
-    first: Tensor
-    share: Tensor
     parent: Tensor
     mean: Tensor
 
@@ -48,7 +45,7 @@ def levels_of(grid: tuple[int, int], root_level: int, weighted: bool, device: to
     height, width = grid
     place = torch.arange(height * width)
     ones = torch.ones(height * width)
-    levels = [Level(place, place, ones, place[:0], ones[:0])]
+    levels = [Level(place, place[:0], ones[:0])]
     rows, columns = place // width, place % width
     sides = (height, width)
     while min(sides) > 2:
@@ -63,11 +60,67 @@ def levels_of(grid: tuple[int, int], root_level: int, weighted: bool, device: to
         mean = torch.zeros(count, below.nodes)
         mean[parent, torch.arange(below.nodes)] = mass
         mean /= mean.sum(1, keepdim=True)
-        first = torch.full((count,), height * width).scatter_reduce_(0, node, place, "amin")[node]
-        levels.append(Level(node, first, below.share * mean[node, below.node], parent, mean))
+        levels.append(Level(node, parent, mean))
         sides = halves
     kept = levels[: max(1, len(levels) - root_level)]
     return tuple(Level(*(getattr(x, f).to(device) for f in Level.__dataclass_fields__)) for x in kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The levels over the tokens that a video has: a node without tokens does not exist, and averages leave it out.
+
+    Attributes:
+        levels: of the grid, finest first.
+        weighted: averages are over tokens instead of child nodes.
+        weights: for each level, how much each node counts in its parent's average, float32 `[T, n]`: 0 for a node
+            without tokens; otherwise 1, or when `weighted` the share of its places that hold a token.
+        first: for each level, the first token of the node over each place, as a place, `int64 [L, T, N]` (N where the
+            node does not exist).
+        share: for each level, the weight of each token in its node's average, float32 `[L, T, N]`.
+    """
+
+    levels: tuple[Level, ...]
+    weighted: bool
+    weights: list[Tensor]
+    first: Tensor
+    share: Tensor
+
+    def exists(self, level: int) -> Tensor:
+        """Whether the node over each place holds any token, bool `[T, N]`."""
+        return self.weights[level][:, self.levels[level].node] > 0
+
+    def means(self, values: Tensor, frames: slice) -> list[Tensor]:
+        """The nodes' averages at every level, `[f, n, C]` float32; zero for a node that does not exist.
+
+        Args:
+            values: `[f, N, C]` of these frames, zero at empty places.
+            frames: which they are.
+        """
+        means = [values]
+        for depth, level in enumerate(self.levels[1:], 1):
+            weight = self.weights[depth - 1][frames].unsqueeze(2)
+            below = means[-1] * weight if self.weighted else means[-1]
+            means.append(level.mean @ below / (level.mean @ weight).clamp_min(_TINY))
+        return means
+
+
+def tree_of(tokens: VideoTokens, root_level: int, weighted: bool) -> Tree:
+    """The tree over a video with a grid; some of its places may be empty."""
+    assert tokens.grid is not None
+    frames, places = tokens.frames, tokens.places
+    levels = levels_of((tokens.grid[0], tokens.grid[1]), root_level, weighted, tokens.device)
+    present = torch.ones(frames, places, device=tokens.device) if tokens.valid is None else tokens.valid.float()
+    place = torch.where(present > 0, torch.arange(places, device=tokens.device), places)
+    weights, first, share = [present], [place], [present]
+    for depth, level in enumerate(levels[1:], 1):
+        total = (level.mean @ weights[-1].unsqueeze(2)).squeeze(2)
+        part = level.mean[level.node, levels[depth - 1].node] * weights[-1][:, levels[depth - 1].node]
+        share.append(share[-1] * part / total.clamp_min(_TINY)[:, level.node])
+        least = torch.full_like(total, places, dtype=torch.int64)
+        first.append(least.scatter_reduce(1, level.node.expand_as(place), place, "amin")[:, level.node])
+        weights.append(total if weighted else (total > 0).float())
+    return Tree(levels, weighted, weights, torch.stack(first), torch.stack(share))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +128,10 @@ class Likeness:
     """All that a threshold is compared with, per place.
 
     Attributes:
-        within: lowest cosine of a node with its children, for levels 1 … L-1, float32 `[L-1, T, N]`.
+        within: lowest cosine of a node with its children, for levels 1 … L-1, float32 `[L-1, T, N]`; 2 for a node that
+            does not exist.
         between: cosine of the level-a node in the frame before with the level-b node over the same place, float32
-            `[L, L, T, N]`, -inf in the first frame.
+            `[L, L, T, N]`, -inf in the first frame and where one of the two does not exist.
         typical: cosine of each token with its level-1 node, float32 `[T, N]`.
     """
 
@@ -86,17 +140,17 @@ class Likeness:
     typical: Tensor
 
 
-def likeness(tokens: VideoTokens, levels: tuple[Level, ...], head_dim: int | None, anchored: bool) -> Likeness:
+def likeness(tokens: VideoTokens, tree: Tree, head_dim: int | None, anchored: bool) -> Likeness:
     """Cosines within and between frames, whatever the threshold will be: L² + L products of T·N·C, in blocks of frames.
 
     Args:
         tokens: the video.
-        levels: of its grid.
+        tree: over its tokens.
         head_dim: compare slices of this many channels and average their cosines; None compares whole vectors.
         anchored: a node with fewer than four children is compared with the first node of the level below too.
     """
     frames, places, channels = tokens.features.shape
-    depth = len(levels)
+    levels, depth = tree.levels, len(tree.levels)
     within = torch.ones(depth - 1, frames, places, device=tokens.device)
     between = torch.full((depth, depth, frames, places), float("-inf"), device=tokens.device)
     typical = torch.ones(frames, places, device=tokens.device)
@@ -105,23 +159,26 @@ def likeness(tokens: VideoTokens, levels: tuple[Level, ...], head_dim: int | Non
         # One frame more than the block, for the comparison with the frame before it.
         lead = min(start, 1)
         stop = min(frames, start + step)
-        means = [tokens.features[start - lead : stop].float()]
-        for level in levels[1:]:
-            means.append(level.mean @ means[-1])
-        units = [_unit(mean, head_dim) for mean in means]
+        values = tokens.features[start - lead : stop].float()
+        if tokens.valid is not None:
+            # An empty place may hold anything, NaN included.
+            values = torch.where(tokens.valid[start - lead : stop].unsqueeze(2), values, 0.0)
+        units = [_unit(mean, head_dim) for mean in tree.means(values, slice(start - lead, stop))]
         part = slice(start, stop)
         for depth_, level in enumerate(levels[1:], 1):
             child, own = units[depth_ - 1][lead:], units[depth_][lead:]
             cosine = (child * own[:, level.parent]).sum(-1)
             parent = level.parent.expand_as(cosine)
-            lowest = torch.full(own.shape[:2], 2.0, device=own.device).scatter_reduce(1, parent, cosine, "amin")
+            there = tree.weights[depth_ - 1][part] > 0
+            lowest = torch.full(own.shape[:2], 2.0, device=own.device)
+            lowest = lowest.scatter_reduce(1, parent, torch.where(there, cosine, 2.0), "amin")
             if anchored:
                 lone = (
                     torch.zeros(level.nodes, device=own.device).index_add_(
                         0, level.parent, own.new_ones(child.shape[1])
                     )
                     < 4
-                )
+                ) & there[:, :1]
                 lowest = torch.where(lone, torch.minimum(lowest, (own @ child[:, 0].unsqueeze(2)).squeeze(2)), lowest)
             within[depth_ - 1, part] = lowest[:, level.node]
             if depth_ == 1:
@@ -129,7 +186,9 @@ def likeness(tokens: VideoTokens, levels: tuple[Level, ...], head_dim: int | Non
         for a, before in enumerate(levels):
             for b, after in enumerate(levels):
                 earlier, later = units[a][:-1][:, before.node], units[b][1:][:, after.node]
-                between[a, b, start + 1 - lead : stop] = (earlier * later).sum(-1)
+                both = tree.exists(a)[start - lead : stop - 1] & tree.exists(b)[start - lead + 1 : stop]
+                cosine = torch.where(both, (earlier * later).sum(-1), float("-inf"))
+                between[a, b, start + 1 - lead : stop] = cosine
     return Likeness(within, between, typical)
 
 
@@ -147,7 +206,7 @@ class Nodes:
 
     Attributes:
         group: flat index of the representative (the earliest node's top-left token) of each token's group,
-            `int64 [T, N]`.
+            `int64 [T, N]`; -1 at empty places.
         weight: of each token in the mean of its group's nodes, float32 `[T, N]`.
     """
 
@@ -155,7 +214,7 @@ class Nodes:
     weight: Tensor
 
 
-def cut(alike: Likeness, levels: tuple[Level, ...], spatial: Tensor, temporal: Tensor, weighted: bool) -> Nodes:
+def cut(alike: Likeness, tree: Tree, spatial: Tensor, temporal: Tensor) -> Nodes:
     """Nodes stop where all children are at least `spatial` alike; nodes of neighbouring frames unite at `temporal`.
 
     Over any place the nodes of two frames contain one another, so the places are the edges between nodes. Groups are
@@ -163,33 +222,31 @@ def cut(alike: Likeness, levels: tuple[Level, ...], spatial: Tensor, temporal: T
 
     Args:
         alike: of the video.
-        levels: of its grid.
+        tree: over its tokens; if it is `weighted`, a group is the mean of its tokens instead of the mean of its nodes.
         spatial: 0-d threshold.
         temporal: 0-d threshold; inf keeps frames apart.
-        weighted: a group is the mean of its tokens instead of the mean of its nodes.
     """
     frames, places = alike.typical.shape
     device = spatial.device
     level = torch.zeros(frames, places, dtype=torch.int64, device=device)
-    for depth in range(1, len(levels)):
+    for depth in range(1, len(tree.levels)):
         level = torch.where(alike.within[depth - 1] >= spatial, depth, level)
     # A node counts only where every node above it was split; going down from the root, the first to stop wins.
     place = torch.arange(places, device=device)
     frame = torch.arange(frames, device=device).unsqueeze(1)
     own = frame * places + place
-    node = frame * places + torch.stack([x.first for x in levels])[level, place]
+    first = tree.first[level, frame, place]
+    node = torch.where(first < places, frame * places + first, own)  # what does not exist stays by itself
     similarity = alike.between[level.roll(1, 0), level, frame, place]
-    linked = similarity >= temporal
-    linked[0] = False
+    linked = (similarity >= temporal) & (similarity > float("-inf"))
     later, earlier = torch.where(linked, node, own).flatten(), torch.where(linked, node.roll(1, 0), own).flatten()
     label = _components(later, earlier, frames * places)
-    group = label[node]
-    if weighted:
-        ones = torch.ones(frames * places, device=device)
-        size = torch.zeros_like(ones).index_add_(0, group.flatten(), ones)
-        return Nodes(group, 1 / size[group])
-    count = torch.zeros(frames * places, device=device).index_add_(0, group.flatten(), (node == own).float().flatten())
-    return Nodes(group, torch.stack([x.share for x in levels])[level, place] / count[group])
+    group, present = label[node], tree.weights[0]
+    # A group has as many parts as nodes (each found at its first token), or as tokens.
+    part = present if tree.weighted else present * (node == own)
+    count = torch.zeros(frames * places, device=device).index_add_(0, group.flatten(), part.flatten())
+    share = present if tree.weighted else tree.share[level, frame, place]
+    return Nodes(torch.where(present > 0, group, -1), share / count.clamp_min(1)[group])
 
 
 def _components(later: Tensor, earlier: Tensor, count: int) -> Tensor:

@@ -13,14 +13,14 @@ from compressors.errors import BuildError
 from compressors.functional.ragged import row_of_place
 from compressors.functional.similarity import nearest_of, nearest_target
 from compressors.merge_map import MergeMap
+from compressors.metric import ByMetric
 from compressors.registry import register
-from compressors.requirements import Keys, Requirement
 from compressors.tokens import VideoTokens
 
 
 @register("merger", "nearest_kept")
 @dataclass(frozen=True)
-class NearestKept(Merger):
+class NearestKept(ByMetric, Merger):
     """Every dropped token flows into the kept token of highest cosine in its frame, over any selector.
 
     A selector that names merge targets (`dominant_contextual`) has tokens merged into these alone; its other kept
@@ -49,26 +49,20 @@ class NearestKept(Merger):
                 f"nearest_kept: window={self.window} must be at least 1 frame, or null for the whole video."
             )
 
-    @property
-    def requirements(self) -> frozenset[Requirement]:
-        return frozenset({Keys(self.layer)}) if self.metric == "keys" else frozenset()
-
     def __call__(
         self, tokens: VideoTokens, keep: Tensor, scores: Tensor | None, targets: Tensor | None = None
     ) -> MergeMap:
         """One edge per place; places that flow nowhere have weight 0."""
         total = keep.shape[0]
-        values = tokens.features if self.metric == "features" else tokens.keys
-        assert values is not None
         kept = torch.zeros(tokens.frames * tokens.places, dtype=torch.bool, device=keep.device)
         kept = kept.scatter(0, keep, True).view(tokens.frames, tokens.places)
         allowed = torch.ones_like(keep, dtype=torch.bool) if targets is None else targets
         if self.window is None:
-            into = nearest_of(values, tokens.valid, keep, allowed)
+            into = nearest_of(self.compared(tokens), tokens.valid, keep, allowed)
             found = allowed.any().expand_as(kept)
         else:
             target = torch.zeros_like(kept).flatten().scatter(0, keep, allowed).view_as(kept)
-            into, found = nearest_target(values, tokens.valid, target, min(self.window, tokens.frames))
+            into, found = nearest_target(self.compared(tokens), tokens.valid, target, min(self.window, tokens.frames))
         flows = found | kept
         if tokens.valid is not None:
             flows &= tokens.valid

@@ -18,6 +18,9 @@ from compressors.tokens import VideoTokens
 class AttentionScorer(TokenScorer):
     """How much attention a token receives in one layer of the vision tower (VisionZip, arXiv 2412.04467, and others).
 
+    Cost: a copy of T·N numbers; the features are not read, no host reads. The vision tower's tap costs one row of one
+    layer's attention.
+
     Attributes:
         layer: counted from the end when negative.
         row: the query row that is read: "cls" the class token's (CLIP), "column_mean" the mean over all query rows

@@ -22,7 +22,9 @@ class CDPrunerScorer(TokenScorer):
     """Relevance of CDPruner (arXiv 2506.10967): `-mean_m cos(x, t_m)` over the question's vectors t_m.
 
     The minus sign is the release's. The release compares CLIP embeddings; here both sides live in the language model's
-    input space, as in its recipe for models without a CLIP text tower. Two passes over the features.
+    input space, as in its recipe for models without a CLIP text tower.
+
+    Cost: two passes over the features, no host reads.
 
     Attributes:
         sign: "negative" is the release; "positive" keeps what points the question's way.

@@ -19,7 +19,9 @@ class DyCokeScorer(TokenScorer):
 
     In each window of four frames, the second is compared with the first, the third with the first, the fourth with the
     third. The first frame of a window has no reference and leads: 3 is added to its tokens' dissimilarity to their
-    frame's mean. Two passes over the features.
+    frame's mean.
+
+    Cost: three passes over the features (lengths and means, the reference frame, the frame's mean); no host reads.
     """
 
     def __call__(self, tokens: VideoTokens) -> Tensor:

@@ -18,7 +18,9 @@ class EvsScorer(TokenScorer):
     """Temporal dissimilarity of Efficient Video Sampling (arXiv 2510.14624): `1 - cos(x[t, n], x[t-1, n])`.
 
     The first frame leads: its tokens score above all others, and among themselves by dissimilarity to the frame's mean,
-    which decides only when the budget is below one frame. Two passes over the features.
+    which decides only when the budget is below one frame.
+
+    Cost: three passes over the features (lengths and means, the frame before, the frame's mean); no host reads.
     """
 
     def __call__(self, tokens: VideoTokens) -> Tensor:

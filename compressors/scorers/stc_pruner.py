@@ -24,8 +24,10 @@ class StcPrunerScorer(TokenScorer):
     g is VidCom2's Gaussian similarity on the half of the chunk's channels with the lowest variance, to the mean of the
     frame's unit tokens and to the memory: the mean over the mean tokens of all chunks so far, this one included,
     normalised. A chunk is what one call gets, one frame or several. The memory is a running mean that goes in and out
-    as `history`: one vector, however long the stream, and nothing is kept between calls. Four passes over the
-    features.
+    as `history`: one vector, however long the stream, and nothing is kept between calls.
+
+    Cost: four passes over the features (channel statistics, means, and one for each similarity), three with
+    `channels="all"`; no host reads.
 
     The paper prints `channels="all", kernel="cosine", centres="raw"` with weights α = 1/2 and 1 - α.
 
@@ -48,7 +50,7 @@ class StcPrunerScorer(TokenScorer):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({History()})
+        return frozenset({History("running_mean")})
 
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T, N]` float32."""

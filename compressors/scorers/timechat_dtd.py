@@ -22,7 +22,9 @@ class DifferentialTokenDropScorer(TokenScorer):
 
     The previous frame is taken before pruning. The first frame of a video leads, as in EVS; in a stream the first
     frame of a chunk is compared with the last frame of the chunk before it, which the history carries (`[N, C]`,
-    however long the stream). Two passes over the features.
+    however long the stream).
+
+    Cost: three passes over the features (lengths and means, the frame before, the frame's mean); no host reads.
 
     Attributes:
         mode: "feature". The release's other mode compares pixels, which `VideoTokens` does not carry.
@@ -39,7 +41,7 @@ class DifferentialTokenDropScorer(TokenScorer):
 
     @property
     def requirements(self) -> frozenset[Requirement]:
-        return frozenset({History()})
+        return frozenset({History("last_frame")})
 
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T, N]` float32."""

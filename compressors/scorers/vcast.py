@@ -18,7 +18,9 @@ from compressors.tokens import VideoTokens
 class VCastScorer(TokenScorer):
     """Token score of V-CAST (arXiv 2603.27650): `(1 - cos(x, f_t)) + minmax_n(‖x‖)` with f_t the frame's mean token.
 
-    The second term is the token's length, stretched to 0 … 1 within its frame. Two passes over the features.
+    The second term is the token's length, stretched to 0 … 1 within its frame.
+
+    Cost: two passes over the features, no host reads.
 
     Attributes:
         direction_weight: weight of the first term.

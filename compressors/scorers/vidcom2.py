@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from compressors.base import TokenScorer
-from compressors.functional.centres import BANDWIDTHS, CentreSimilarity
+from compressors.functional.centres import ByCentres
 from compressors.registry import register
 from compressors.tokens import VideoTokens
 
 
 @register("scorer", "vidcom2")
 @dataclass(frozen=True)
-class VidCom2Scorer(TokenScorer):
+class VidCom2Scorer(ByCentres, TokenScorer):
     """Token uniqueness of VidCom2 (arXiv 2505.14454): `-(video_weight·g_vid + frame_weight·g_frm)`.
 
     g is the summed Gaussian similarity of the unit token to the mean of the video's or the frame's unit tokens, on the
     half of the channels with the lowest variance. The defaults are the released form; the paper prints
     `channels="all", kernel="cosine", centres="raw"`.
+
+    Cost: three passes over the features (channel statistics, centres, similarities), two with `channels="all"`; no host
+    reads.
 
     Attributes:
         channels, fraction, kernel, bandwidths, centres, window: as in `CentreSimilarity`.
@@ -30,27 +32,12 @@ class VidCom2Scorer(TokenScorer):
         keep: "dissimilar" tokens (the method) or "similar" ones (its ablation).
     """
 
-    channels: Literal["low_variance", "all"] = "low_variance"
-    fraction: float = 0.5
-    kernel: Literal["gaussian", "cosine"] = "gaussian"
-    bandwidths: Sequence[float] = BANDWIDTHS
-    centres: Literal["unit", "raw"] = "unit"
-    window: int | None = None
     frame_weight: float = 1.0
     video_weight: float = 1.0
     keep: Literal["dissimilar", "similar"] = "dissimilar"
-
-    def __post_init__(self) -> None:
-        self.similarity  # checks its settings when the scorer is built  # noqa: B018
 
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Scores `[T, N]` float32."""
         video, frame = self.similarity(tokens)
         score = self.video_weight * video + self.frame_weight * frame
         return -score if self.keep == "dissimilar" else score
-
-    @property
-    def similarity(self) -> CentreSimilarity:
-        return CentreSimilarity(
-            self.channels, self.fraction, self.kernel, tuple(self.bandwidths), self.centres, self.window
-        )

@@ -19,6 +19,8 @@ from compressors.tokens import VideoTokens
 class Random(Selector):
     """Tokens in the order of a hash of (seed, video, token index): the same on every device and in every run.
 
+    Cost: a hash and a sort of T·N numbers; no pass over the features, no host reads.
+
     Attributes:
         seed: another seed, another choice.
     """

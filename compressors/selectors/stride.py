@@ -17,7 +17,10 @@ from compressors.tokens import VideoTokens
 @register("selector", "stride")
 @dataclass(frozen=True)
 class Stride(Selector):
-    """Token `⌊i·n/k⌋` for i = 0 … k-1: of the video's n tokens, or of each frame's under an allocator."""
+    """Token `⌊i·n/k⌋` for i = 0 … k-1: of the video's n tokens, or of each frame's under an allocator.
+
+    Cost: whole numbers of K; no pass over the features, no host reads.
+    """
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor:
         """Kept flat indices, ascending, `int64 [K]`."""

@@ -16,7 +16,10 @@ from compressors.tokens import VideoTokens
 @register("selector", "token_saliency")
 @dataclass(frozen=True)
 class TokenSaliency(Selector):
-    """The highest scores of each frame, or of the whole video where there is no allocator."""
+    """The highest scores of each frame, or of the whole video where there is no allocator.
+
+    Cost: a sort of T·N scores; no pass over the features, no host reads.
+    """
 
     @property
     def needs_scores(self) -> bool:

@@ -10,14 +10,14 @@ from torch import Tensor
 from compressors.base import Selection, Selector
 from compressors.budget import FrameBudgets
 from compressors.functional.bipartite import match_within_frames, selection_of
+from compressors.metric import ByMetric
 from compressors.registry import register
-from compressors.requirements import Keys, Requirement
 from compressors.tokens import VideoTokens
 
 
 @register("selector", "tome")
 @dataclass(frozen=True)
-class ToMe(Selector):
+class ToMe(ByMetric, Selector):
     """Token Merging (ToMe, arXiv 2210.09461) within each frame, as many passes as its budget needs.
 
     A pass splits a frame's tokens into even and odd ranks; every even one picks the odd one of highest cosine, and the
@@ -37,10 +37,6 @@ class ToMe(Selector):
     needs_allocator: ClassVar[bool] = True
     merges: ClassVar[bool] = True
 
-    @property
-    def requirements(self) -> frozenset[Requirement]:
-        return frozenset({Keys(self.layer)}) if self.metric == "keys" else frozenset()
-
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor:
         """Kept flat indices, ascending, `int64 [K]`."""
         return self.select(tokens, scores, budgets).keep
@@ -48,7 +44,5 @@ class ToMe(Selector):
     def select(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Selection:
         """Representatives, and what merged into each."""
         assert budgets.per_frame is not None
-        values = tokens.features if self.metric == "features" else tokens.keys
-        assert values is not None
-        group = match_within_frames(values, tokens.valid, budgets.per_frame, budgets.max_per_frame)
+        group = match_within_frames(self.compared(tokens), tokens.valid, budgets.per_frame, budgets.max_per_frame)
         return selection_of(group, tokens, budgets.total)

@@ -10,14 +10,14 @@ from torch import Tensor
 from compressors.base import Selection, Selector
 from compressors.budget import FrameBudgets
 from compressors.functional.bipartite import match_across_frames, selection_of
+from compressors.metric import ByMetric
 from compressors.registry import register
-from compressors.requirements import Keys, Requirement
 from compressors.tokens import VideoTokens
 
 
 @register("selector", "tome_temporal")
 @dataclass(frozen=True)
-class ToMeTemporal(Selector):
+class ToMeTemporal(ByMetric, Selector):
     """Token Merging (ToMe, arXiv 2210.09461) with a frame as one half of the match and the frame after it as the other.
 
     Every token of the second, fourth, … frame picks the token of highest cosine in the frame before, and the strongest
@@ -38,16 +38,10 @@ class ToMeTemporal(Selector):
     takes_allocator: ClassVar[bool] = False
     merges: ClassVar[bool] = True
 
-    @property
-    def requirements(self) -> frozenset[Requirement]:
-        return frozenset({Keys(self.layer)}) if self.metric == "keys" else frozenset()
-
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Tensor:
         """Kept flat indices, ascending, `int64 [K]`."""
         return self.select(tokens, scores, budgets).keep
 
     def select(self, tokens: VideoTokens, scores: Tensor | None, budgets: FrameBudgets) -> Selection:
         """Representatives, and what merged into each."""
-        values = tokens.features if self.metric == "features" else tokens.keys
-        assert values is not None
-        return selection_of(match_across_frames(values, tokens, budgets.total), tokens, budgets.total)
+        return selection_of(match_across_frames(self.compared(tokens), tokens, budgets.total), tokens, budgets.total)

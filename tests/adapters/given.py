@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from compressors.merge_map import MergeMap
+from compressors.requirements import Requirement
 from compressors.tokens import VideoTokens
 
 
@@ -51,6 +52,33 @@ class Chosen(Prescribed):
 
     def chosen(self, tokens: VideoTokens) -> Tensor:
         return self.choose(tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded(Compressor):
+    """Another compressor, and what it made of the i-th distinct video of a call."""
+
+    inner: Compressor
+    results: dict[int, Compression] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        return self.inner.exact
+
+    @property
+    def merges(self) -> bool:
+        return self.inner.merges
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        return self.inner.requirements
+
+    def __call__(self, tokens: VideoTokens, budget: Budget | None = None) -> Compression:
+        self.results[tokens.index] = self.inner(tokens, budget)
+        return self.results[tokens.index]
+
+    def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
+        raise NotImplementedError("calls go to the other compressor")
 
 
 @dataclass(frozen=True, eq=False)

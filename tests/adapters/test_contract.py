@@ -7,17 +7,19 @@ whole video goes. Methods are checked as well, merging ones included.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from compressors import build
+from adapters import family_of
+from compressors import RequirementError, build, method_names
 from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from tests.adapters import tiny, truth
-from tests.adapters.given import Given, GivenMerge
+from tests.adapters.given import Given, GivenMerge, Recorded
 from tests.adapters.harness import EAGER, STEPS, Precision, close, generated
 from vidpress import press
 
@@ -159,6 +161,35 @@ def test_methods(family: tiny.Family, name: str, method: str) -> None:
     compressor = build(method)
     results = truth.compress(tiny.untouched(family), family, inputs, compressor, Budget(retention=0.3))
     check(family, inputs, compressor, results, budget={"retention": 0.3})
+
+
+@cache
+def prefill_truth(family: tiny.Family) -> tuple[Any, Any, dict[str, Tensor], list[truth.Row]]:
+    """A model to press, one to leave alone, a prompt of three videos and its rows: the same for every method."""
+    model, reference, inputs = tiny.build(family), tiny.untouched(family), tiny.prompt(family, tiny.LAYOUTS["ragged"])
+    return model, reference, inputs, truth.rows(reference, family, inputs)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method(family: tiny.Family, method: str) -> None:
+    """Each gives the logits of what it kept and merged, or is refused when attached, with the reason."""
+    model, reference, inputs, rows = prefill_truth(family)
+    recorded = Recorded(build(method))
+    reasons = [family_of(model).lacks(model, need) for need in recorded.requirements]
+    if any(reasons):
+        with pytest.raises(RequirementError) as refused:
+            press(model, method)
+        assert any(reason and reason in str(refused.value) for reason in reasons)
+        return
+    with torch.no_grad(), press(model, recorded, retention=0.4) as report:
+        logits = model(**inputs).logits
+    results = [result for _, result in sorted(recorded.results.items())]
+    assert len(results) == len(report.videos) == 3
+    if recorded.exact:
+        assert [r.kept for r in results] == [round(0.4 * r.tokens.total) for r in results]
+    for b, row in enumerate(rows):
+        want = truth.logits(reference, truth.pruned(row, results))
+        close(logits[b, -len(want) :], want, EAGER)
 
 
 @pytest.mark.parametrize("cache", CACHES)

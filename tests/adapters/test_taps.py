@@ -438,25 +438,6 @@ def test_a_family_without_a_tower_is_refused() -> None:
     Taps(None, []).remove()
 
 
-# Methods -----------------------------------------------------------------------------------------------------------
-
-TAPPING = [row.name for row in method_rows() if any(isinstance(n, (Attention, Keys, FrameFeatures)) for n in row.needs)]
-
-
-@pytest.mark.parametrize("method", TAPPING)
-def test_methods_that_read_the_tower(family: tiny.Family, method: str) -> None:
-    """Each either runs on a model, with its exact budget if it has one, or is refused before anything runs."""
-    model, inputs = tiny.build(family, "sdpa"), tiny.prompt(family, layout(family))
-    needs = next(row.needs for row in method_rows() if row.name == method)
-    if any(family_of(model).lacks(model, need) for need in needs):
-        with pytest.raises(RequirementError):
-            press(model, method)
-        return
-    with torch.no_grad(), press(model, method, retention=0.5) as report:
-        model(**inputs)
-    assert len(report.videos) == 3
-
-
 def test_towers_by_family(family: tiny.Family) -> None:
     model = tiny.build(family)
     tower = family_of(model).tower(model)

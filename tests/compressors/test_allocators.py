@@ -17,9 +17,22 @@ def budgets(allocator: object, tokens: VideoTokens, total: int) -> list[int]:
 def test_uniform() -> None:
     tokens = VideoTokens(noise(4, 10, 2))
     assert budgets(Uniform(), tokens, 8) == [2, 2, 2, 2]
-    assert budgets(Uniform(), tokens, 10) == [3, 3, 2, 2]
-    assert budgets(Uniform(), tokens, 3) == [1, 1, 1, 0]
+    assert budgets(Uniform(), tokens, 10) == [3, 2, 3, 2]
+    assert budgets(Uniform(), tokens, 3) == [1, 1, 0, 1]
+    assert budgets(Uniform(), tokens, 1) == [0, 1, 0, 0]
     assert budgets(Uniform(), ragged(4, 10, 2, [1, 10, 0, 10]), 12) == [1, 6, 0, 5]
+    assert budgets(Uniform(), ragged(3, 10, 2, [10, 0, 10]), 20) == [10, 0, 10]
+
+
+@pytest.mark.parametrize("frames", [1, 7, 16])
+def test_uniform_spreads_what_does_not_divide(frames: int) -> None:
+    """Any stretch of frames gets its share of the remainder to within a token, a short budget included."""
+    for total in range(1, frames * 3):
+        got = budgets(Uniform(), VideoTokens(noise(frames, 3, 2)), total)
+        assert sum(got) == total
+        assert max(got) - min(got) <= 1
+        for end in range(1, frames + 1):
+            assert abs(sum(got[:end]) - end * total / frames) <= 0.5
 
 
 def test_frame_subsample() -> None:

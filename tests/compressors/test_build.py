@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -291,3 +293,19 @@ def test_values_that_no_parameter_takes(parameters: dict[str, Any], message: str
 def test_values_out_of_range_are_refused_when_built(method: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(BuildError, match=message):
         build(method, **settings)
+
+
+def test_errors_travel_between_processes() -> None:
+    with pytest.raises(UnknownNameError) as raised:
+        build("vidcom3")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert type(again) is UnknownNameError
+    assert str(again) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in registry.KINDS for name in registry._entries[kind]]
+)
+def test_every_component_states_its_cost(kind: str, name: str) -> None:
+    lines = (inspect.getdoc(lookup(kind, name)) or "").splitlines()
+    assert any(line.startswith("Cost: ") for line in lines), f"{lookup(kind, name)} needs a line 'Cost: …'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressors import BuildError, RequirementError, VideoTokens, build, compress
+from compressors import BuildError, RequirementError, VideoTokens, build, compress, wrap
 from tests.compressors.merging import assert_sound, count_reads, matrix, video
 
 NEAREST = {"name": "vidcom2", "merger": "nearest_kept"}
@@ -62,6 +62,14 @@ def test_empty_places_and_small_videos() -> None:
     assert compress(video(3, 5), "chain", retention=1.0).identity
 
 
+@pytest.mark.parametrize("first", ["vidcom2", NEAREST])
+def test_a_quadtree_over_what_is_left(first: object) -> None:
+    result = compress(video(5, 12), "chain", first=first, second="sttm", grid=(3, 4))
+    assert result.kept == 15
+    assert result.merge is not None
+    assert_sound(result)
+
+
 def test_what_cannot_work_says_so_when_built() -> None:
     with pytest.raises(BuildError, match="split=2"):
         build("chain", split=2)
@@ -73,6 +81,10 @@ def test_what_cannot_work_says_so_when_built() -> None:
         build("chain", first="visionzip", second={"name": "vidcom2", "scorer": {"name": "attention", "row": "cls"}})
     with pytest.raises(BuildError, match="needs 'name'"):
         build("chain", first={"scorer": "vidcom2"})
+    batched = build("vidcom2", selector=wrap(lambda features, budgets: budgets, batched=True))
+    with pytest.raises(BuildError, match="takes no empty places"):
+        build("chain", first="random", second=batched)
+    assert not build("chain", first=batched, second="random").takes_gaps
     with pytest.raises(RequirementError, match="scorer attention needs"):
         compress(video(2, 4), "chain", second="visionzip")
 

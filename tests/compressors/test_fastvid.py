@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import Compression, RequirementError, build, compress
+from compressors import RequirementError, build, compress
 from compressors.fastvid import FastVid
-from tests.compressors.merging import assert_sound, count_reads, matrix, video
+from tests.compressors.merging import assert_sound, matrix, video
 from tests.golden import cases
-
-PRESETS = ["fastvid", "fastvid_released", "fastvid_qwen", "fastvid_qwen_released"]
 
 
 def inputs(features: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -41,52 +39,6 @@ def test_released_forms_equal_the_releases(name: str) -> None:
     case.assert_equal("counts", result.budgets)
     case.assert_equal("features", result.features)
     assert_sound(result)
-
-
-@pytest.mark.parametrize("method", PRESETS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 5), (11, 12)])
-@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9])
-def test_every_size_works(method: str, shape: tuple[int, int], retention: float) -> None:
-    """The release fails below eight frames."""
-    features = video(*shape)
-    result = compress(features, method, retention=retention, **inputs(features))
-    if build(method).exact:
-        assert result.kept == max(1, round(retention * shape[0] * shape[1]))
-    if result.kept:
-        assert_sound(result)
-
-
-@pytest.mark.parametrize("method", PRESETS)
-def test_empty_places_and_repeated_tokens(method: str) -> None:
-    features = torch.ones(6, 9, 3)
-    valid = torch.ones(6, 9, dtype=torch.bool)
-    valid[1, ::2] = False
-    valid[2] = False
-    features[~valid] = float("nan")
-    result = compress(features, method, retention=0.4, valid=valid, **inputs(features))
-    if build(method).exact:
-        assert result.kept == round(0.4 * int(valid.sum()))
-    assert valid.flatten()[result.keep].all()
-    assert_sound(result)
-    torch.testing.assert_close(result.features, torch.ones(result.kept, 3))
-
-
-@pytest.mark.parametrize("method", PRESETS)
-def test_one_read_and_twice_the_same(method: str) -> None:
-    features = video(12, 16)
-    planes = {"deep": torch.randn(12, 16, 3)}
-    given = inputs(features)
-
-    def run() -> Compression:
-        return compress(features, method, retention=0.3, validate=False, planes=planes, **given)
-
-    with count_reads() as reads:
-        first = run()
-    assert reads == ["tolist"] * build(method).host_reads
-    second = run()
-    assert first.keep.equal(second.keep)
-    assert first.features.equal(second.features)
-    assert_sound(first)
 
 
 def test_every_anchor_gathers_the_whole_segment() -> None:

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import Compression, VideoTokens, build, compress
+from compressors import VideoTokens, build, compress
 from compressors.flashvid import FlashVid
-from tests.compressors.merging import assert_sound, count_reads, matrix, video
+from tests.compressors.merging import assert_sound, matrix, video
 from tests.golden import cases
 
-PRESETS = ["flashvid", "flashvid_released", "flashvid_paper"]
 SELECTION = {"attn_div": "attention", "attn_div_v2": "attention_event", "div": "diversity"}
 
 
@@ -64,53 +63,6 @@ def test_the_release_misses_the_budget_and_the_default_does_not() -> None:
     result = compress(case.inputs["features"], "flashvid", retention=0.25, attention=case.inputs["scores"])
     assert result.kept == 784
     assert_sound(result)
-
-
-@pytest.mark.parametrize("method", PRESETS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 5), (11, 12)])
-@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9])
-@pytest.mark.parametrize("segments", [8, None])
-def test_every_size_works(method: str, shape: tuple[int, int], retention: float, segments: int | None) -> None:
-    features = slow_video(*shape)
-    compressor = build(method, segments=segments)
-    result = compress(features, compressor, retention=retention, attention=attention(features))
-    if compressor.exact:
-        assert result.kept == max(1, round(retention * shape[0] * shape[1]))
-    assert_sound(result, row_sum=1.0 if compressor.exact else None)
-
-
-@pytest.mark.parametrize("method", PRESETS)
-def test_empty_places_and_repeated_tokens(method: str) -> None:
-    features = torch.ones(6, 9, 3)
-    valid = torch.ones(6, 9, dtype=torch.bool)
-    valid[1, ::2] = False
-    valid[4] = False
-    features[~valid] = float("nan")
-    compressor = build(method, segments=1)
-    result = compress(features, compressor, retention=0.4, valid=valid, attention=attention(features))
-    assert valid.flatten()[result.keep].all()
-    if compressor.exact:
-        assert result.kept == round(0.4 * int(valid.sum()))
-        torch.testing.assert_close(result.features, torch.ones(result.kept, 3))
-    assert_sound(result, row_sum=1.0 if compressor.exact else None)
-
-
-@pytest.mark.parametrize("method", PRESETS)
-def test_reads_and_twice_the_same(method: str) -> None:
-    features = slow_video(12, 16)
-    planes = {"deep": torch.randn(12, 16, 3)}
-    given, before = attention(features), features.clone()
-
-    def run() -> Compression:
-        return compress(features, method, retention=0.3, validate=False, planes=planes, attention=given)
-
-    with count_reads() as reads:
-        first = run()
-    assert len(reads) == build(method).host_reads
-    second = run()
-    assert first.keep.equal(second.keep)
-    assert first.features.equal(second.features)
-    assert features.equal(before), "the release changes its input"
 
 
 def test_every_token_counts_once() -> None:

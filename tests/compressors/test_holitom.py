@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressors import Compression, VideoTokens, build, compress
+from compressors import VideoTokens, build, compress
 from compressors.functional.segmentation import still_runs, windows_by_gain
 from compressors.holitom import HoliTom
-from tests.compressors.merging import assert_sound, count_reads, matrix, video
+from tests.compressors.merging import assert_sound, matrix, video
 from tests.golden import cases
-
-PRESETS = ["holitom", "holitom_released"]
 
 
 def slow_video(frames: int, places: int, channels: int = 8, seed: int = 0) -> Tensor:
@@ -61,56 +59,6 @@ def test_the_release_misses_the_budget_and_the_default_does_not() -> None:
     given = {"retention": 0.25, "attention": case.inputs["scores"]}
     assert compress(case.inputs["features"], "holitom_released", **given).kept == 795
     assert compress(case.inputs["features"], "holitom", **given).kept == 784
-
-
-@pytest.mark.parametrize("method", PRESETS)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 5), (11, 12)])
-@pytest.mark.parametrize("retention", [0.01, 0.3, 0.9])
-@pytest.mark.parametrize("context_share", [0.0, 0.5])
-def test_every_size_works(method: str, shape: tuple[int, int], retention: float, context_share: float) -> None:
-    features = slow_video(*shape)
-    compressor = build(method, context_share=context_share)
-    result = compress(features, compressor, retention=retention, attention=attention(features))
-    if compressor.exact:
-        assert result.kept == max(1, round(retention * shape[0] * shape[1]))
-    assert_sound(result)
-
-
-@pytest.mark.parametrize("method", PRESETS)
-@pytest.mark.parametrize("context_share", [0.0, 0.5])
-def test_empty_places_and_repeated_tokens(method: str, context_share: float) -> None:
-    features = torch.ones(6, 9, 3)
-    valid = torch.ones(6, 9, dtype=torch.bool)
-    valid[1, ::2] = False
-    valid[4] = False
-    features[~valid] = float("nan")
-    compressor = build(method, context_share=context_share)
-    result = compress(features, compressor, retention=0.4, valid=valid, attention=attention(features))
-    if compressor.exact:
-        assert result.kept == round(0.4 * int(valid.sum()))
-    assert valid.flatten()[result.keep].all()
-    assert_sound(result)
-    torch.testing.assert_close(result.features, torch.ones(result.kept, 3))
-
-
-@pytest.mark.parametrize("method", PRESETS)
-def test_one_read_and_twice_the_same(method: str) -> None:
-    features = slow_video(12, 16)
-    planes = {"deep": torch.randn(12, 16, 3)}
-    given = attention(features)
-
-    def run() -> Compression:
-        return compress(features, method, retention=0.3, validate=False, planes=planes, attention=given)
-
-    before = features.clone()
-    with count_reads() as reads:
-        first = run()
-    assert reads == ["tolist"] * build(method).host_reads
-    second = run()
-    assert first.keep.equal(second.keep)
-    assert first.features.equal(second.features)
-    assert features.equal(before)
-    assert_sound(first)
 
 
 def test_one_video_leaves_nothing_for_the_next() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -23,22 +24,11 @@ from compressors import (
     names,
     wrap,
 )
-from tests.compressors.videos import HostReads, noise, ragged, scene_cut
+from compressors.methods import PARTS
+from tests.compressors.videos import HostReads, noise, ragged, scene_cut, supplied
 
 METHODS = method_names()
 EXACT = [name for name in METHODS if build(name).exact]
-WHOLE_GRIDS = ("sttm", "sttm_released")  # they refuse empty places
-
-
-def supplied(tokens: VideoTokens) -> VideoTokens:
-    """The video with everything that any method needs."""
-    frames, places, channels = tokens.features.shape
-    return tokens.with_(
-        query=noise(1, 3, channels, seed=1)[0].to(tokens.features.dtype),
-        attention=noise(1, frames, places, seed=2)[0].softmax(1),
-        keys=noise(frames, places, 4, seed=3),
-        frame_features=noise(1, frames, 5, seed=4)[0],
-    )
 
 
 # Every allocator under every selector: selectors that rank by score get VidCom2's scorer.
@@ -106,8 +96,6 @@ def check(result: Compression, tokens: VideoTokens) -> None:
 @given(tokens=videos(), retention=st.floats(0.001, 1.0))
 def test_any_video(name: str, tokens: VideoTokens, retention: float) -> None:
     tokens = supplied(tokens)
-    if name in WHOLE_GRIDS and tokens.valid is not None:
-        return
     result = compress(tokens, name, retention=retention)
     check(result, tokens)
     total = Budget(retention=retention).resolve(tokens.frames, tokens.places, tokens.total)
@@ -125,6 +113,40 @@ def test_any_video_under_any_composition(selector: str, allocator: str, tokens: 
     result = compress(supplied(tokens), composed(selector, allocator), tokens=total)
     check(result, tokens)
     assert result.kept == min(total, tokens.total)
+
+
+def runs_if_it_builds(method: str, **parts: Any) -> bool:
+    """Whether it builds; if so it runs, on a video with empty places too."""
+    try:
+        compressor = build(method, **parts)
+    except BuildError:
+        return False
+    for tokens in (VideoTokens(scene_cut(4, 6, 8, cut=3)), ragged(4, 6, 5, [6, 0, 2, 3])):
+        result = compress(supplied(tokens).with_(grid=(2, 3)), compressor, tokens=5)
+        assert result.kept == 5 or not compressor.exact, (method, parts)
+        assert torch.isfinite(result.features).all(), (method, parts)
+    return True
+
+
+@pytest.mark.parametrize("scorer", [*names("scorer"), "none"])
+def test_what_cannot_run_does_not_build(scorer: str) -> None:
+    """Every scorer, allocator, selector and merger with every other."""
+    choices = itertools.product([*names("allocator"), "none"], names("selector"), [*names("merger"), "none"])
+    built = [
+        runs_if_it_builds("vidcom2", scorer=scorer, allocator=allocator, selector=selector, merger=merger)
+        for allocator, selector, merger in choices
+    ]
+    assert any(built)
+    assert not all(built)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_with_any_other_part_runs_or_does_not_build(method: str) -> None:
+    for kind in PARTS:
+        for part in [*names(kind), "none"]:
+            runs_if_it_builds(method, **{kind: part})
+    for other in METHODS:
+        assert runs_if_it_builds("chain", first=method, second=other) <= (method in EXACT and other in EXACT)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -169,8 +191,6 @@ def test_host_reads_of_compositions(selector: str, allocator: str) -> None:
 def test_host_reads_with_gaps() -> None:
     tokens = supplied(ragged(4, 6, 5, [6, 2, 0, 4])).with_(grid=(2, 3))
     for name in METHODS:
-        if name in WHOLE_GRIDS:
-            continue
         compressor = build(name)
         with HostReads() as reads:
             compress(tokens.with_(_memo={}), compressor, retention=0.4, validate=False)

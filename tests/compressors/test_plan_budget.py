@@ -28,7 +28,7 @@ def test_plan_equals_result(name: str, retention: float) -> None:
 
 
 def test_only_uniform_budgets_are_known_per_frame() -> None:
-    assert plan_budget(4, 10, "one_per_block", tokens=10).per_frame == (3, 3, 2, 2)
+    assert plan_budget(4, 10, "one_per_block", tokens=10).per_frame == (3, 2, 3, 2)
     assert plan_budget(4, 10, "vidcom2", tokens=10).per_frame is None
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compressors import BuildError, InputError, RequirementError, VideoTokens, build, compress
-from compressors.functional.quadtree import _components, levels_of
+from compressors.functional.quadtree import _components, levels_of, tree_of
 from tests.compressors.merging import assert_sound, count_reads, matrix
 from tests.golden import cases
 from tests.golden.inputs import structured_features
@@ -54,9 +54,11 @@ def test_levels_start_with_the_odd_row_and_column() -> None:
     assert levels[1].node.view(5, 6).tolist() == [[0, 0, 1, 1, 2, 2]] + 2 * [[3, 3, 4, 4, 5, 5]] + 2 * [
         [6, 6, 7, 7, 8, 8]
     ]
-    for level in levels:
+    tree = tree_of(VideoTokens(clip(1, (5, 6)), grid=(5, 6)), 0, False)
+    for level, share in zip(tree.levels, tree.share, strict=True):
+        assert tree.means(torch.ones(1, 30, 1), slice(0, 1))[0].eq(1).all()
         torch.testing.assert_close(
-            torch.zeros(level.nodes).index_add_(0, level.node, level.share), torch.ones(level.nodes)
+            torch.zeros(level.nodes).index_add_(0, level.node, share[0]), torch.ones(level.nodes)
         )
 
 
@@ -92,6 +94,53 @@ def test_a_still_video_and_constant_tokens() -> None:
     assert_sound(compress(torch.ones(3, 36, 4), "sttm", grid=(6, 6)))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_empty_places_by_hand(weighted: bool) -> None:
+    """Two frames of 4 × 4: a cell is the mean of the tokens it has, and a cell without tokens is no node."""
+    features = torch.zeros(2, 16, 2)
+    features[..., 0] = 1.0
+    valid = torch.ones(2, 16, dtype=torch.bool)
+    valid[0, [0, 1, 4, 5]] = False  # the first cell is empty in the first frame,
+    valid[1, [0, 2, 3, 6]] = False  # and the first two lack tokens in the second
+    features[1, 7] = torch.tensor([0.0, 1.0])  # the last token of the second cell is another
+    features[~valid] = float("nan")
+    params = {"threshold": 0.9, "temporal": None, "root_level": 0, "weighted": weighted, "grid": (4, 4)}
+    result = compress(features, "sttm_released", valid=valid, incomplete="own", **params)
+    assert result.keep.tolist() == [2, 8, 10, 16 + 1, 16 + 7, 16 + 8, 16 + 10]
+    torch.testing.assert_close(result.features[3], torch.tensor([1.0, 0.0]))
+    assert ((matrix(result) > 0).sum(1)).tolist() == [4, 4, 4, 3, 1, 4, 4]
+    united = compress(features, "sttm_released", valid=valid, incomplete="own", **params | {"temporal": 0.9})
+    # Nothing precedes the first cell's node, nor the lone token, which is unlike the cell before it.
+    assert united.keep.tolist() == [2, 8, 10, 16 + 1, 16 + 7]
+    assert not united.fates().dropped[valid].any()
+    assert_sound(united)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("total", [1, 9, 40, 75])
+def test_empty_places_end_at_the_budget(weighted: bool, total: int) -> None:
+    features = clip(5, (5, 6))
+    valid = torch.rand(5, 30, generator=torch.Generator().manual_seed(3)) > 0.3
+    valid[2] = False
+    features[~valid] = float("nan")
+    result = compress(features, "sttm", grid=(5, 6), valid=valid, tokens=total, weighted=weighted)
+    assert result.kept == total
+    assert_sound(result)
+
+
+def test_places_that_are_empty_everywhere_change_nothing_else() -> None:
+    """A video in the left half of a grid: the roots there are those of the video alone."""
+    features = clip(4, (4, 4))
+    wide = torch.full((4, 4, 8, 16), float("nan"))
+    wide[:, :, :4] = features.view(4, 4, 4, 16)
+    valid = torch.isfinite(wide[..., 0]).flatten(1)
+    alone = compress(features, "sttm", grid=(4, 4), root_level=0, tokens=20)
+    beside = compress(wide.flatten(1, 2), "sttm", grid=(4, 8), root_level=0, tokens=20, valid=valid)
+    t, y, x = alone.keep // 16, alone.keep // 4 % 4, alone.keep % 4
+    assert beside.keep.equal(t * 32 + y * 8 + x)
+    torch.testing.assert_close(beside.features, alone.features)
+
+
 def test_components_of_any_graph() -> None:
     generator = torch.Generator().manual_seed(0)
     for count, edges in ((1, 1), (40, 20), (300, 280), (500, 499)):
@@ -123,8 +172,6 @@ def test_errors() -> None:
     features = clip(2, (4, 4))
     with pytest.raises(RequirementError, match=r"sttm needs Grid\(\)"):
         compress(features, "sttm")
-    with pytest.raises(InputError, match="takes no empty places"):
-        compress(features, "sttm", grid=(4, 4), valid=torch.arange(32).view(2, 16) > 0)
     with pytest.raises(InputError, match="head_dim=5 does not divide"):
         compress(features, "sttm", grid=(4, 4), head_dim=5)
     with pytest.raises(BuildError, match="temporal='other'"):

@@ -43,7 +43,7 @@ def test_sees_tokens_only_and_no_frame_without_budget() -> None:
 
     tokens = ragged(4, 6, 3, [6, 0, 2, 4])
     result = compress(tokens, selector=wrap(spy), allocator="uniform", tokens=5)
-    assert seen == [(6, 2), (2, 2), (4, 1)]
+    assert seen == [(6, 2), (2, 1), (4, 2)]
     assert tokens.valid is not None
     assert tokens.valid.flatten()[result.keep].all()
     assert result.kept == 5

@@ -36,6 +36,17 @@ def ragged(frames: int, places: int, channels: int, counts: list[int], seed: int
     return VideoTokens(features, valid=valid, counts=tuple(counts))
 
 
+def supplied(tokens: VideoTokens) -> VideoTokens:
+    """The video with everything that any method needs."""
+    frames, places, channels = tokens.features.shape
+    return tokens.with_(
+        query=noise(1, 3, channels, seed=1)[0].to(tokens.features.dtype),
+        attention=noise(1, frames, places, seed=2)[0].softmax(1),
+        keys=noise(frames, places, 4, seed=3),
+        frame_features=noise(1, frames, 5, seed=4)[0],
+    )
+
+
 _READS = {
     torch.ops.aten._local_scalar_dense,
     torch.ops.aten.is_nonzero,

@@ -67,3 +67,11 @@ def test_budgets_and_positions_are_checked_before_anything_runs() -> None:
         budget_from(composed("retention=lots"))
     with pytest.raises(BuildError, match="original or contiguous"):
         positions_from(composed("positions=somewhere"))
+
+
+def test_an_allocator_inside_a_method_that_is_one_piece() -> None:
+    cfg = composed("compressor=flashvid", "allocator=fca", "allocator.frame_scorer.statistic=max")
+    fca = {"name": "fca", "frame_scorer": {"name": "frame_uniqueness", "statistic": "max"}}
+    assert compressor_from(cfg) == build("flashvid", allocator=fca)
+    with pytest.raises(BuildError, match="method 'holitom' takes no allocator: once static places"):
+        compressor_from(composed("compressor=holitom", "allocator=fca"))
