@@ -25,7 +25,7 @@ class FrameCompressionAdjustment(WeightedAllocator):
     `p = softmax((s - max s) / temperature)` over frame scores s, and `r_t = R·(1 + strength·(p_t - mean p))`, not below
     0, is the retention of frame t. It owns its frame scorer, so its budgets are the same under every selector.
     As p sums to one, at most `strength·(1/T)(1 - 1/T)` of the budget leaves the uniform split: with the method's
-    strength of 1 that is 3 % at 32 frames. Cost: that of the frame scorer. No host reads.
+    strength of 1 that is 3 % at 32 frames.
 
     Cost: that of its frame scorer, and sorts of 2·T numbers; no host reads (one of T counts for other roundings).
 
@@ -58,7 +58,7 @@ class FrameCompressionAdjustment(WeightedAllocator):
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`."""
-        return self.spend(self.adjustment(tokens), tokens, total)
+        return self.in_proportion(self.adjustment(tokens), tokens, total)
 
     def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
         """Budgets as the release or the paper rounds them, `int64 [T]`."""

@@ -26,6 +26,7 @@ class MassProportional(WeightedAllocator):
 
     Where Frame Compression Adjustment moves a bounded share on top of the uniform split, here nothing is left of that
     split but the floor: a frame without mass gets `min_tokens`. Equal masses, and none at all, are the uniform split.
+
     Cost: that of the frame scorer. No host reads.
 
     Attributes:
@@ -47,4 +48,4 @@ class MassProportional(WeightedAllocator):
         """Budgets `int64 [T]` with sum `total`."""
         mass = self._scorer(tokens).double().nan_to_num(nan=0.0, neginf=0.0).clamp_min(_NOISE)
         # Relative to the heaviest frame, so that no power overflows.
-        return self.spend((mass / mass.amax()) ** self.power, tokens, total)
+        return self.in_proportion((mass / mass.amax()) ** self.power, tokens, total)

@@ -24,7 +24,9 @@ class FrameNovelty(FrameScorer):
     Frames without tokens are passed over; a token whose place was empty in the frame before is new. All of the first
     frame is new, but how new that is beside later frames its features cannot tell: it counts like the newest of
     them, so that a cut divides the budget evenly between the first frame and the frame after the cut, each of which
-    brings a scene. A chunk of a stream starts anew. Cost: two passes over the features. No host reads.
+    brings a scene. A chunk of a stream starts anew.
+
+    Cost: two passes over the features. No host reads.
 
     Attributes:
         first: the first frame's novelty: the "max" or the "mean" of the others; 1 where there are none.

@@ -24,7 +24,9 @@ class SegmentCoverage(FrameScorer):
     """`(tokens of the video / segments) / tokens of the frame's segment`: tokens of short segments weigh more.
 
     A segment ends where the cosine between the means of neighbouring frames falls below a threshold (as in FastVID,
-    arXiv 2503.11187). Frames without tokens are left out. Cost: one pass over the features. No host reads.
+    arXiv 2503.11187). Frames without tokens are left out.
+
+    Cost: one pass over the features. No host reads.
 
     Attributes:
         threshold: of the cosine, below which a segment ends.

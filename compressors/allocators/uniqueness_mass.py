@@ -19,7 +19,9 @@ class UniquenessMass(FrameUniqueness):
 
     g is that of VidCom2 (arXiv 2505.14454) and computed once with its token scorer's; g_max is 1 for the cosine kernel
     and 1 per bandwidth for the Gaussian one. Times the frame's tokens it is the sum over them. Parameters are those of
-    `frame_uniqueness`. Cost: three passes over the features, none where the token scorer is VidCom2's. No host reads.
+    `frame_uniqueness`.
+
+    Cost: three passes over the features, none where the token scorer is VidCom2's. No host reads.
     """
 
     def __call__(self, tokens: VideoTokens) -> Tensor:

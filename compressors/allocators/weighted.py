@@ -44,7 +44,7 @@ class WeightedAllocator(Allocator):
         assert isinstance(self.frame_scorer, FrameScorer)
         return self.frame_scorer
 
-    def spend(self, weights: Tensor, tokens: VideoTokens, total: int) -> Tensor:
+    def in_proportion(self, weights: Tensor, tokens: VideoTokens, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`, in proportion to weights per token `[T]`."""
         # min(…) of host integers: the budget wins over the floor.
         floor = min(self.min_tokens, total // tokens.frames)
