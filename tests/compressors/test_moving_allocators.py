@@ -53,13 +53,13 @@ def test_fca_attains_its_bound_and_the_others_pass_it() -> None:
 
 def test_strength_is_monotone_and_one_is_the_method() -> None:
     tokens = one_of_its_own(8, 2)
-    by = {s: budgets({"name": "fca", "strength": s}, tokens, 60) for s in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)}
-    beyond = budgets({"name": "fca", "strength": 20.0}, tokens, 60)
-    assert by[1.0] == budgets("fca", tokens, 60)
-    assert by[0.0] == budgets("uniform", tokens, 60)
+    by = {s: budgets({"name": "fca", "strength": s}, tokens, 64) for s in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)}
+    beyond = budgets({"name": "fca", "strength": 20.0}, tokens, 64)
+    assert by[1.0] == budgets("fca", tokens, 64)
+    assert by[0.0] == budgets("uniform", tokens, 64)
     shares = [moved(spent) for spent in by.values()]
     assert shares == sorted(set(shares))
-    assert by[8.0] == [1, 1, 53, 1, 1, 1, 1, 1], "at T all of it goes to the frame that has all of p"
+    assert by[8.0] == [1, 1, 57, 1, 1, 1, 1, 1], "at T all of it goes to the frame that has all of p"
     assert beyond == by[8.0], "no frame's share falls below 0"
 
 
