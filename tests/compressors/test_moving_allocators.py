@@ -28,6 +28,11 @@ def moved(spent: list[int]) -> float:
     return sum(max(0.0, b - even) for b in spent) / sum(spent)
 
 
+def even(spent: list[int], tokens: VideoTokens, total: int) -> bool:
+    """The uniform split, whichever frames get what does not divide."""
+    return sorted(spent) == sorted(budgets("uniform", tokens, total))
+
+
 def one_of_its_own(frames: int, which: int, places: int = 64, channels: int = 24) -> VideoTokens:
     """A still video in which one frame shows something else."""
     x = noise(1, places, channels).expand(frames, -1, -1).clone()
@@ -88,7 +93,7 @@ def test_more_power_moves_more(name: str) -> None:
     tokens = VideoTokens(scene_cut(places=200))
     shares = [moved(budgets({"name": name, "power": power}, tokens, 400)) for power in (0.0, 0.2, 0.4, 0.8)]
     assert shares == sorted(set(shares))
-    assert budgets({"name": name, "power": 0.0}, tokens, 101) == budgets("uniform", tokens, 101)
+    assert even(budgets({"name": name, "power": 0.0}, tokens, 101), tokens, 101)
 
 
 @pytest.mark.parametrize("name", MASSES)
@@ -99,7 +104,7 @@ def test_equal_masses_and_none_at_all_are_the_uniform_split(name: str, power: fl
     brighter = still * torch.linspace(1, 3, 5).view(5, 1, 1)  # the same directions, rounded differently
     for x in (still, brighter, torch.zeros(5, 12, 8), torch.ones(5, 12, 8), still.bfloat16()):
         tokens = VideoTokens(x)
-        assert budgets(allocator, tokens, 23) == budgets("uniform", tokens, 23)
+        assert even(budgets(allocator, tokens, 23), tokens, 23)
 
 
 @pytest.mark.parametrize("name", [*MASSES, "fca"])
@@ -184,7 +189,7 @@ def test_segments_share_alike() -> None:
 def test_segments_as_asked_for() -> None:
     tokens = scenes(5, 1, 2)
     whole = {"name": "segment_coverage", "frame_scorer": {"name": "segment_coverage", "threshold": -1.0}}
-    assert budgets(whole, tokens, 30) == budgets("uniform", tokens, 30)
+    assert even(budgets(whole, tokens, 30), tokens, 30)
     many = {"name": "segment_coverage", "segments": 99, "threshold": -1.0}
     torch.testing.assert_close(masses(many, tokens), torch.ones(8))
 

@@ -88,6 +88,7 @@ def test_compression_buys_frames() -> None:
     assert [plan.frames for plan in (whole, quarter, tenth)] == [8, 32, 80]
     assert {plan.total for plan in (whole, quarter, tenth)} == {1568}
     assert plan_budget("auto", 10, "one_per_block", tokens=10).per_frame == (3, 2, 3, 2)
+    assert plan_budget("auto", 3, tokens=3, auto_retention=0.1).groups == 10, "0.1 is not exact in binary"
 
 
 @pytest.mark.parametrize(
