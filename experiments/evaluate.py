@@ -16,14 +16,13 @@ from torch import Tensor
 from adapters.prompting import answers, prompts, questions_about
 from adapters.video import Video, VideoError, read_video
 from compressors.base import Compressor
-from compressors.build import build
 from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
 from experiments.frames import auto_frames, frames_setting
 from experiments.journal import Journal
-from experiments.labels import label
+from experiments.labels import label, parse
 from experiments.results import commit, output_folder, versions, write_json
 from experiments.scoring import is_right
 from experiments.seeding import reseeded
@@ -56,7 +55,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     check_numbers(cfg)
     budget, positions = budget_from(cfg), positions_from(cfg)
     main = compressor_from(cfg)
-    methods = {label(main): main, **{label(other): other for other in map(method_from, cfg.task.against)}}
+    methods = {label(main): main, **{label(other): other for other in map(parse, cfg.task.against)}}
     dataset = dataset_from(cfg.data)
     identity = {"methods": list(methods), "config": _settings(cfg), "versions": versions()}
     with Journal(folder, identity) as journal:
@@ -78,12 +77,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **identity,
         "commit": commit(),
     }
-
-
-def method_from(text: str) -> Compressor:
-    """A preset, or a preset with another allocator after a plus: `random+fca`."""
-    name, _, allocator = text.partition("+")
-    return build(name, allocator=allocator or None)
 
 
 class Runner:

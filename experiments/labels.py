@@ -1,13 +1,17 @@
-"""What a compressor is called in tables: its preset, and what was changed about it."""
+"""What a compressor is called in tables: its preset, and what was changed about it; and the way back."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from compressors.base import Compressor, Part
 from compressors.build import build
 from compressors.composition import Composition
+from compressors.errors import BuildError
 from compressors.methods import PARTS
 
 
@@ -30,6 +34,38 @@ def label(compressor: Compressor) -> str:
         elif mine is not None:
             changes += [f"{kind}.{change}" for change in _changes(mine, theirs)]
     return name + _brackets(changes) + parts
+
+
+def parse(text: str) -> Compressor:
+    """The compressor of a short name: a preset, parameters in brackets, another allocator after a plus.
+
+    Raises:
+        UnknownNameError, BuildError: as `build`; text that is no such name.
+
+    Example:
+        >>> label(parse("random(seed=3)+mass(power=2)"))
+        'random(selector.seed=3)+mass(power=2)'
+    """
+    match = re.fullmatch(rf"{_PIECE}(?:\+{_PIECE})?", str(text).strip())
+    if match is None:
+        raise BuildError(f"{text!r} is no method: write random, random+fca or random(seed=3)+mass(power=2).")
+    name, own, allocator, its = match.groups()
+    chosen = None if allocator is None else {"name": allocator, **_parameters(its, text)}
+    return build(name, allocator=chosen, **_parameters(own, text))
+
+
+_PIECE = r"(\w+)(?:\(([^()]*)\))?"
+
+
+def _parameters(text: str | None, whole: str) -> dict[str, Any]:
+    """`a=1, b=max` as plain values, read as YAML."""
+    found: dict[str, Any] = {}
+    for item in filter(None, (text or "").split(",")):
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise BuildError(f"{whole!r}: {item.strip()!r} is no parameter; write name=value, of a part's own fields.")
+        found[key.strip()] = OmegaConf.create(f"value: {value}").value
+    return found
 
 
 def _own_changes(part: Part) -> list[str]:

@@ -18,8 +18,7 @@ from adapters.micro import clip_path, load_micro
 from adapters.prompting import answer, prompt
 from adapters.video import read_video
 from experiments.datasets import Sample, dataset_from
-from experiments.evaluate import batches, method_from
-from experiments.labels import label
+from experiments.evaluate import batches
 from experiments.results import commit
 from experiments.seeding import reseeded
 from experiments.summary import compare, summarise
@@ -181,11 +180,6 @@ def test_batches() -> None:
 
     assert names(list(batches(about(*"aaaaabcccde"), 3))) == ["aaa", "aa", "ccc", "bde"]
     assert names(list(batches(about(*"abcd"), 2))) == ["ab", "cd"]
-
-
-def test_methods_with_an_allocator() -> None:
-    assert label(method_from("random+fca")) == "random+fca"
-    assert method_from("vidcom2") == build("vidcom2")
 
 
 def test_chance_differs_from_video_to_video() -> None:

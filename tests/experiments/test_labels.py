@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compressors import build
+from compressors import BuildError, UnknownNameError, build
 from compressors.methods import method_names
-from experiments.labels import label
+from experiments.labels import label, parse
 
 MAXIMUM = {"name": "fca", "frame_scorer": {"name": "frame_uniqueness", "statistic": "max"}}
 
@@ -37,3 +37,19 @@ def test_a_preset_is_called_by_its_name(name: str) -> None:
 )
 def test_what_was_changed_is_in_the_name(compressor: object, expected: str) -> None:
     assert label(compressor) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["vidcom2", "random+fca", "random(selector.seed=3)+mass(power=2)", "vidcom2+uniform", "sttm(threshold=0.5)"]
+)
+def test_names_lead_back(text: str) -> None:
+    assert label(parse(text.replace("selector.", ""))) == text
+
+
+def test_names_that_are_none() -> None:
+    with pytest.raises(BuildError, match="is no method"):
+        parse("random++fca")
+    with pytest.raises(BuildError, match="is no parameter"):
+        parse("random(seed)")
+    with pytest.raises(UnknownNameError):
+        parse("randon")
