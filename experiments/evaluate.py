@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, repeat
@@ -37,7 +39,11 @@ ELSEWHERE = ("folder", "summary")  # settings of the task that do not decide any
 def run(cfg: DictConfig) -> None:
     """Answer, show, and write `result.json` beside `samples.jsonl`."""
     folder = Path(str(cfg.task.folder)).expanduser() if cfg.task.folder else output_folder()
-    result = evaluate(cfg, folder)
+    try:
+        result = evaluate(cfg, folder)
+    except KeyboardInterrupt:
+        print(f"stopped; nothing is lost: the same command with task.folder={folder} goes on.", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     console = Console()
     for table in evaluation_tables(result):
         console.print(table)

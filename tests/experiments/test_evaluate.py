@@ -126,6 +126,17 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path: Path, vidpress:
     assert "retention: 0.1 there, 0.2 here" in err
 
 
+def test_stopping_by_hand_says_how_to_go_on(vidpress: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.evaluate.Runner._answer", stop)
+    code, _, err, folder = vidpress("task=evaluate", "data.clips=1", "hydra.run.dir=here")
+    assert code == 130
+    assert "task.folder=" in err
+    assert (folder / "here" / "run.json").exists()
+
+
 def test_one_broken_video_is_counted_and_does_not_stop_the_run(tmp_path: Path, vidpress: Command) -> None:
     clip = json.loads(clip_path().with_suffix(".json").read_text())["questions"]
     (tmp_path / "broken.mp4").write_text("no video")
