@@ -15,6 +15,7 @@ from transformers.video_utils import VideoMetadata
 from adapters.errors import UnsupportedError
 from adapters.family import family_of
 from adapters.micro import MicroProcessor
+from adapters.micro.processing import patchify
 from adapters.video import Video
 from compressors.errors import InputError
 
@@ -195,10 +196,8 @@ class LayoutProcessor:
             frames = torch.cat([frames, frames[-1:].expand(short, -1, -1, -1)])
         height, width = self._size(frames.shape[2], frames.shape[3], patch * merge)
         frames = functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
-        groups, rows, columns = frames.shape[0] // pair, height // patch, width // patch
-        cells = frames.reshape(groups, pair, 3, rows // merge, merge, patch, columns // merge, merge, patch)
-        patches = cells.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(groups * rows * columns, -1)
-        return patches, (groups, rows, columns)
+        patches = patchify(frames.permute(0, 2, 3, 1), patch, merge, pair)
+        return patches, (frames.shape[0] // pair, height // patch, width // patch)
 
     def _size(self, height: int, width: int, factor: int) -> tuple[int, int]:
         """The nearest multiples of `factor` with the picture's shape and an allowed number of tokens."""

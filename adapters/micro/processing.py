@@ -152,21 +152,24 @@ def patches_of(frames: Frames, pixels: Pixels) -> tuple[torch.Tensor, torch.Tens
     return patchify(values), torch.tensor([frames.shape[0] // TEMPORAL_PATCH, height // PATCH, width // PATCH])
 
 
-def patchify(frames: torch.Tensor) -> torch.Tensor:
-    """Cut frames into patches in the order of the Qwen2-VL tower.
+def patchify(frames: torch.Tensor, patch: int = PATCH, merge: int = MERGE, pair: int = TEMPORAL_PATCH) -> torch.Tensor:
+    """Cut frames into patches in the order of the Qwen-VL towers.
 
     Args:
-        frames: `[..., F, H, W, 3]`, F even, H and W multiples of 28; any dtype.
+        frames: `[..., F, H, W, 3]`, F a multiple of `pair`, H and W of `patch * merge`; any dtype.
+        patch: pixels along a side of a patch.
+        merge: patches along a side of a merged token.
+        pair: frames of a temporal group.
 
     Returns:
-        `[..., T * h * w, 1176]` with T = F / 2, h = H / 14, w = W / 14; patches of one merged token are neighbours, and
-        a row holds (channel, frame of the pair, y, x).
+        `[..., T * h * w, 3 * pair * patch²]` with T = F / pair, h = H / patch, w = W / patch; patches of one merged
+        token are neighbours, and a row holds (channel, frame of the group, y, x).
     """
     *batch, count, height, width, channels = frames.shape
-    time, rows, columns = count // TEMPORAL_PATCH, height // PATCH // MERGE, width // PATCH // MERGE
-    cells = frames.reshape(-1, time, TEMPORAL_PATCH, rows, MERGE, PATCH, columns, MERGE, PATCH, channels)
+    time, rows, columns = count // pair, height // patch // merge, width // patch // merge
+    cells = frames.reshape(-1, time, pair, rows, merge, patch, columns, merge, patch, channels)
     patches = cells.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8)
-    return patches.reshape(*batch, time * rows * columns * MERGE**2, channels * TEMPORAL_PATCH * PATCH**2)
+    return patches.reshape(*batch, time * rows * columns * merge**2, channels * pair * patch**2)
 
 
 def smart_resize(height: int, width: int, smallest: int, largest: int) -> tuple[int, int]:
