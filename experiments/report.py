@@ -22,7 +22,7 @@ DEFAULT_RUNS = ("outputs", "multirun")
 SHOWN = ("method", "budget", "n", "accuracy %", "of none %", "total s")
 REMARKS = {
     "micro": "micro is the embedded model: small, trained on generated clips. "
-    "What holds on it holds on it; it is a test bed, not a general model."
+    "It is a test bed: a ranking on it is a ranking on it, no more."
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from adapters.errors import LoadError
 
@@ -17,9 +18,13 @@ TASK = "evaluate"
 MARKS = ("result.json", "error.json", "samples.jsonl", ".hydra")
 STAGES = ("decode_video", "encode", "compress", "prefill", "decode")
 WHOLE = "all tokens"  # the budget of `none`, whatever the run's budget was
-# Settings that label, budget, seed and sample ids already tell apart. Runs that differ in anything else stay apart.
-SAID = ("retention", "tokens", "tokens_per_frame", "data.seed", "data.samples")
-SAID_GROUPS = ("compressor", "scorer", "allocator", "selector", "merger", "cacher", "task", "experiment", "hydra")
+# Settings that label, budget, seed and sample ids already tell apart, or that decide no answer and no time. Runs that
+# differ in anything else stay apart.
+SAID = (
+    *("retention", "tokens", "tokens_per_frame", "seed", "data.seed", "data.clips", "data.questions", "data.folder"),
+    *("task.against", "task.folder", "task.name", "task.summary"),
+)
+SAID_GROUPS = ("compressor", "scorer", "allocator", "selector", "merger", "cacher", "experiment", "hydra")
 KEYS = ["model", "data", "method", "settings", "budget"]  # what makes two runs the same but for their seed
 SAMPLE = ["seed", "id"]
 
@@ -68,8 +73,9 @@ def collect(places: Iterable[Path]) -> Collection:
     for place in places:
         if not place.is_dir():
             raise LoadError(f"{place}: no such folder; task.runs names folders that `task={TASK}` has written.")
-    folders = sorted({folder for place in places for folder in _folders(place)})
-    jobs = [job for folder in folders if (job := _read(folder))]
+    folders = {folder for place in places for folder in _folders(place)}
+    folders |= {other for folder in folders if (other := _taken_up(folder)) and other.is_dir()}
+    jobs = [job for folder in sorted(folders) if (job := _read(folder))]
     if not jobs:
         where = ", ".join(map(str, places))
         hint = f"make some with `python run.py -m task={TASK} …`, or name another folder, task.runs=FOLDER."
@@ -117,9 +123,10 @@ def _folders(place: Path) -> Iterator[Path]:
 def _read(folder: Path) -> _Job | None:
     """A run folder of ours; None if it is another task's."""
     result, error, samples = (folder / name for name in MARKS[:3])
+    ended = (_taken_up(folder) or folder) / "result.json"
     job = _Job(folder)
     try:
-        if error.exists() and not (result.exists() and result.stat().st_mtime >= error.stat().st_mtime):
+        if error.exists() and not (ended.exists() and ended.stat().st_mtime >= error.stat().st_mtime):
             content = json.loads(error.read_text(encoding="utf-8"))
             if content.get("task") != TASK:
                 return None
@@ -130,7 +137,7 @@ def _read(folder: Path) -> _Job | None:
                 return None
             job.result, job.written = content, result.stat().st_mtime
             job.settings = dict(_flat(content.get("config") or {}))
-        elif _task(folder) != TASK:
+        elif _setting(folder, "task.name") != TASK or _taken_up(folder):
             return None
         else:
             job.status = "stopped"
@@ -145,13 +152,21 @@ def _read(folder: Path) -> _Job | None:
     return job
 
 
-def _task(folder: Path) -> str | None:
-    """Of which task a folder without a result is; one without Hydra's files but with samples can only be ours."""
-    config = folder / ".hydra" / "config.yaml"
-    if not config.exists():
-        return TASK if (folder / "samples.jsonl").exists() else None
-    name = OmegaConf.select(OmegaConf.load(config), "task.name")
-    return None if name is None else str(name)
+def _taken_up(folder: Path) -> Path | None:
+    """Where a job wrote its results, if not into the folder that Hydra gave it (`task.folder`)."""
+    if (folder / "result.json").exists():
+        return None
+    elsewhere = _setting(folder, "task.folder")
+    return Path(elsewhere).expanduser() if elsewhere else None
+
+
+def _setting(folder: Path, key: str) -> str | None:
+    """A setting of a job that has no result; without Hydra's files, samples alone can only be ours."""
+    try:
+        value = OmegaConf.select(OmegaConf.load(folder / ".hydra" / "config.yaml"), key)
+    except (OSError, YAMLError):
+        value = TASK if key == "task.name" and (folder / "samples.jsonl").exists() else None
+    return None if value is None else str(value)
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -254,8 +269,10 @@ def _provenance(jobs: list[_Job]) -> list[str]:
 
 
 def _overrides(folder: Path) -> str:
-    path = folder / ".hydra" / "overrides.yaml"
-    return " ".join(map(str, OmegaConf.load(path))) if path.exists() else ""
+    path, told = folder / ".hydra" / "overrides.yaml", folder / "run.json"
+    if path.exists():
+        return " ".join(map(str, OmegaConf.load(path)))
+    return json.loads(told.read_text(encoding="utf-8"))["methods"][0] if told.exists() else ""
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

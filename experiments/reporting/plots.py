@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from experiments.reporting.collect import WHOLE
+from experiments.reporting.collect import STAGES, WHOLE
 from experiments.reporting.tables import Groups, display_name
 
 DPI = 150
@@ -67,8 +67,10 @@ def write_plots(table: pd.DataFrame, samples: pd.DataFrame, groups: Groups, fold
         else:
             caption = f"Accuracy at {''.join(budgets) or WHOLE}{more}. Bars: Wilson's 95 % interval."
             keep(f"accuracy{suffix}", caption, _ranking(table, shown))
-    if table["total"].gt(0).any():
-        caption = "Accuracy against seconds per question (all stages, decoding the video included)."
+    table["seconds"] = table[list(STAGES[1:])].sum(axis=1)
+    if table["seconds"].gt(0).any():
+        caption = "Accuracy against seconds per question: encode, compress, prefill and decode; decoding the video,"
+        caption += " which compression does not change, is not counted."
         keep("latency", f"{caption} Bars: Wilson's 95 % interval.", _latency(table, budgets or [WHOLE]))
     runs = _budgets_of(samples)
     if len(runs):
@@ -80,7 +82,8 @@ def write_plots(table: pd.DataFrame, samples: pd.DataFrame, groups: Groups, fold
         )
         caption += " band: 10th to 90th percentile; dotted: what every frame would get if all got the same."
         keep("budgets", caption, _budgets(runs, names))
-        video = runs.groupby("video")["name"].nunique().idxmax()  # the first that most runs have
+        common = runs.assign(length=runs["shares"].map(len)).groupby("video").agg({"name": "nunique", "length": "max"})
+        video = common.sort_values(["name", "length"], ascending=False, kind="stable").index[0]
         shares = dict(zip(*(runs[runs["video"] == video][column] for column in ("name", "shares")), strict=True))
         caption = f"Budget per frame of one video, {video}, at {budget}: share of each frame's tokens kept."
         keep("budgets_of_one_video", caption, _heat_map({name: shares[name] for name in names if name in shares}))
@@ -89,8 +92,7 @@ def write_plots(table: pd.DataFrame, samples: pd.DataFrame, groups: Groups, fold
 
 def _curves(table: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
     """A row of panels per few methods, a column per group of questions; the references stand in every panel."""
-    methods = [name for name in _by_accuracy(table) if name not in REFERENCES]
-    rows = list(_chunks(methods, PER_PANEL)) or [[]]
+    rows = _rows(table) or [[]]
     figure = Figure(figsize=(3.1 * len(panels) + 2, 3.0 * len(rows) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True, sharey=True)
     ticks = _retention_ticks(table)
@@ -172,7 +174,7 @@ def _latency(table: pd.DataFrame, budgets: Sequence[str]) -> Figure:
     height = max(2.6, LABEL * most + 0.4)
     figure = Figure(figsize=(4.6 * len(rows[0]), (height + 0.8) * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey=True)
-    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(_by_accuracy(table))}
+    colours = {name: COLOURS[index] for names in _rows(table) for index, name in enumerate(names)}
     colours |= {name: style["color"] for name, style in REFERENCES.items()}
     bottom, top = 100 * table["low"].min() - 2, 100 * table["high"].max() + 2
     for ax in axes.flat[len(budgets) :]:
@@ -183,11 +185,11 @@ def _latency(table: pd.DataFrame, budgets: Sequence[str]) -> Figure:
         for (_, row), label in zip(points.iterrows(), labels, strict=True):
             share, low, high = (100 * row[name] for name in ("accuracy", "low", "high"))
             colour = colours[row["name"]]
-            ax.vlines(row["total"], low, high, color=colour, linewidth=1, alpha=0.4)
-            ax.plot(row["total"], share, "o", color=colour, markersize=5)
+            ax.vlines(row["seconds"], low, high, color=colour, linewidth=1, alpha=0.4)
+            ax.plot(row["seconds"], share, "o", color=colour, markersize=5)
             ax.annotate(
                 row["name"],
-                (row["total"], share),
+                (row["seconds"], share),
                 xytext=(1.08, label),
                 textcoords="axes fraction",
                 va="center",
@@ -289,6 +291,11 @@ def _heat_map(rows: Mapping[str, np.ndarray]) -> Figure:
 def _by_accuracy(table: pd.DataFrame) -> list[str]:
     """Names, best first."""
     return list(table.groupby("name")["accuracy"].mean().sort_values(ascending=False, kind="stable").index)
+
+
+def _rows(table: pd.DataFrame) -> list[list[str]]:
+    """Methods that share a panel, best first; a method's place among them is its colour in every picture."""
+    return list(_chunks([name for name in _by_accuracy(table) if name not in REFERENCES], PER_PANEL))
 
 
 def _retention_ticks(table: pd.DataFrame) -> list[float]:

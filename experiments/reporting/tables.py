@@ -53,8 +53,8 @@ def summarise(samples: pd.DataFrame, groups: Groups, against: Sequence[str] = ("
     Returns:
         `KEYS`; seeds; n, failed (not in n), right, accuracy, low, high (Wilson, 95 %); per group g: g_accuracy, g_low,
         g_high, g_n; per method m of `against`: relative_to_m (ratio of accuracies), minus_m, minus_m_low, minus_m_high
-        (bootstrap over videos, 95 %), p_m (McNemar, exact), n_m; visual, kept (mean tokens per video), retention
-        (ratio of sums); median seconds per question of each stage, and total, their sum.
+        (bootstrap over videos, 95 %), p_m (McNemar, exact), n_m; visual, kept (mean tokens of a question's video),
+        retention (their ratio); median seconds per question of each stage, and total, their sum.
     """
     chosen = {kind for kinds in groups.values() for kind in kinds}
     samples = samples[samples["kind"].isin(chosen)]
@@ -69,7 +69,7 @@ def summarise(samples: pd.DataFrame, groups: Groups, against: Sequence[str] = ("
             beside = runs.get((model, data, other, settings, WHOLE if other == "none" else budget))
             if beside is not None and other != method:
                 row |= _difference(run, beside, other)
-        rows.append(row | _cost(run))
+        rows.append(row | _cost(run[run["right"].notna()]))
     table = pd.DataFrame(rows)
     if table.empty:
         return table
@@ -165,13 +165,12 @@ def _difference(run: pd.DataFrame, beside: pd.DataFrame, other: str) -> dict[str
 
 
 def _cost(run: pd.DataFrame) -> dict[str, Any]:
-    """Tokens per video, which questions about one video may share, and seconds per question."""
-    tokens = run.groupby(["seed", "video"])[["visual", "kept"]].mean().astype(float)
+    """Visual tokens and seconds per question, as in `result.json`."""
     seconds = {stage: float(run[stage].median()) for stage in STAGES}
     return {
-        "visual": tokens["visual"].mean(),
-        "kept": tokens["kept"].mean(),
-        "retention": _ratio(tokens["kept"].sum(), tokens["visual"].sum()),
+        "visual": float(run["visual"].mean()),
+        "kept": float(run["kept"].mean()),
+        "retention": _ratio(run["kept"].sum(), run["visual"].sum()),
         **seconds,
         "total": sum(spent for spent in seconds.values() if not math.isnan(spent)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,27 @@ def test_a_report_of_everything_here(vidpress: Command, tmp_path: Path) -> None:
     for said in ("vidcom2", "retention 0.25", "failed: outputs/day/0: the device is out of memory"):
         assert said in out
     assert f"written: {page}" in err
+
+
+def test_a_sweep_and_its_report(vidpress: Command, tmp_path: Path) -> None:
+    data = (f"data.folder={tmp_path / 'clips'}", "data.clips=2", "data.questions=[flash_shape,scenes]")
+    code, _, err, _ = vidpress("-m", "task=evaluate", "compressor=vidcom2,average_pool", "retention=0.1,2", *data)
+    assert code == 2
+    assert "retention=2 is outside" in err
+    code, _, err, _ = vidpress("task=report", "task.folder=mine")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "mine" / "report.csv").set_index("method")
+    assert set(table.index) == {"none", "random", "vidcom2", "average_pool"}
+    measured = {}
+    for path in (tmp_path / "multirun").rglob("result.json"):
+        measured |= json.loads(path.read_text())["runs"]
+    for name, summary in measured.items():
+        row = table.loc[name]
+        assert (row["n"], row["failed"], row["right"]) == (4, 0, summary["right"])
+        assert [row["low"], row["high"]] == pytest.approx(summary["interval"])
+        assert row["retention"] == pytest.approx(summary["retention"])
+        assert row["prefill"] > 0
+    assert (tmp_path / "mine" / "report.md").read_text().count("retention=2 is outside") == 2
 
 
 def test_a_report_of_some_in_a_folder_of_choice(vidpress: Command, tmp_path: Path) -> None:
@@ -61,7 +83,7 @@ def test_several_models_have_pictures_each(vidpress: Command, tmp_path: Path) ->
     assert (tmp_path / "mine" / "micro_micro" / "accuracy.png").exists()
     text = (tmp_path / "mine" / "report.md").read_text()
     assert "(qwen2vl_micro/accuracy.png)" in text
-    assert text.count("it is a test bed") == 1
+    assert text.count("It is a test bed") == 1
 
 
 def test_failures_alone_make_a_report(vidpress: Command, tmp_path: Path) -> None:

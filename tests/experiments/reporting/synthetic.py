@@ -39,12 +39,12 @@ def write_run(
             lines += _lines(run, of_run, video, seed, 1.0 if run == "none" else retention)
     for line in lines:
         if line["run"] == label and line["id"] in failing:
-            line.update(error="the video could not be decoded", right=None, answer=None)
+            line.update(error="the video could not be decoded", right=None, answer=None, visual=0, kept=0, seconds={})
     summaries = {run: _summary([line for line in lines if line["run"] == run]) for run in skills}
     config = {
-        "task": {"name": "evaluate", "against": list(against)},
+        "task": {"name": "evaluate", "against": list(against), "folder": None, "batch": 8},
         "model": {"name": "micro"},
-        "data": {"name": "micro", "seed": seed, "samples": videos},
+        "data": {"name": "micro", "seed": seed, "clips": videos},
         "compressor": {"name": label.split("+")[0]},
         "retention": retention,
         "frames": None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from adapters.errors import LoadError
 from experiments.reporting.collect import WHOLE, Collection, collect, errors
-from tests.experiments.reporting.synthetic import KINDS, write_failed, write_run, write_stopped
+from tests.experiments.reporting.synthetic import KINDS, hydra, write_failed, write_run, write_stopped
 
 
 def count(found: Collection, method: str, budget: str = "retention 0.25") -> int:
@@ -123,6 +124,29 @@ def test_a_job_repeated_in_its_folder_is_as_it_ended_last(tmp_path: Path) -> Non
     write_run(tmp_path / "1", "evs", videos=4)
     (folder / "result.json").touch()
     assert collect([tmp_path]).unused.empty
+
+
+def test_a_job_that_was_taken_up_elsewhere_is_read_there(tmp_path: Path) -> None:
+    elsewhere = write_run(tmp_path / "elsewhere", videos=4, written=2000)
+    stopped = tmp_path / "multirun" / "0"
+    hydra(stopped, {"task": {"name": "evaluate", "folder": str(elsewhere)}})
+    failed = write_failed(tmp_path / "multirun" / "1", "out of memory")
+    (failed / ".hydra" / "config.yaml").write_text((stopped / ".hydra" / "config.yaml").read_text())
+    os.utime(failed / "error.json", (1000, 1000))
+    found = collect([tmp_path / "multirun"])
+    assert count(found, "vidcom2") == 20
+    assert found.unused.empty
+    os.utime(failed / "error.json", (3000, 3000))
+    assert collect([tmp_path / "multirun"]).unused["reason"].item() == "out of memory"
+
+
+def test_a_job_that_was_killed_before_its_first_sample(tmp_path: Path) -> None:
+    hydra(tmp_path / "0", {"task": {"name": "evaluate", "folder": None}}, "retention=0.1")
+    hydra(tmp_path / "1", {"task": {"name": "generate"}})
+    (tmp_path / "2" / ".hydra").mkdir(parents=True)
+    (tmp_path / "2" / ".hydra" / "config.yaml").write_text("task: {name: [")
+    (row,) = collect([tmp_path]).unused.to_dict("records")
+    assert (row["settings"], row["reason"]) == ("retention=0.1", "stopped after 0 samples, or still running")
 
 
 def test_failed_samples_are_counted_with_their_message(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def test_accuracy_is_of_the_pooled_answers(samples: pd.DataFrame) -> None:
     flash = own[own["kind"].str.startswith("flash")]["right"]
     assert (row["flash_n"], row["flash_accuracy"]) == (80, flash.mean())
     assert (row["flash_low"], row["flash_high"]) == wilson(int(flash.sum()), 80)
-    assert row["retention"] == pytest.approx(0.1, abs=0.01)
+    assert row["retention"] == own["kept"].sum() / own["visual"].sum() == pytest.approx(0.1, abs=0.01)
+    assert row["visual"] == own["visual"].mean()
     assert row["total"] == pytest.approx(row[["decode_video", "encode", "compress", "prefill", "decode"]].sum())
 
 
