@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -20,4 +23,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # Jobs of a sweep may start in new processes: they find the code where this script has found it.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (sys.path[0], os.environ.get("PYTHONPATH"))))
     main()

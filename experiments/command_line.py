@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -21,17 +22,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from compressors.errors import VidpressError
 from compressors.methods import method, method_names
+from experiments.results import commit, output_folder, versions, write_json
 
 USER_ERROR = 2
 OUT_OF_MEMORY = (
     "the device is out of memory: ask for fewer frames=, leave the comparison out with task.baseline=false, "
     "or use a smaller model."
 )
+LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # choice -> extra
 ONE_LINE = "VIDPRESS_ONE_LINE_ERRORS"
 
 
 def run_job(cfg: DictConfig) -> None:
-    """Run the task that `cfg.task` names.
+    """Run the task that `cfg.task` names. If it fails, `error.json` in its output folder says why.
 
     A single run ends at the first error of ours with one message. A sweep goes on with its other jobs; its error is
     passed on as a plain `VidpressError`, which survives the way back from another process.
@@ -39,12 +42,30 @@ def run_job(cfg: DictConfig) -> None:
     try:
         importlib.import_module(f"experiments.{cfg.task.name}").run(cfg)
     except (VidpressError, torch.OutOfMemoryError) as error:
+        message = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error)
+        record_failure(cfg, message)
         if _trace_wanted():
             raise
-        message = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else str(error)
         if HydraConfig.get().mode == RunMode.RUN:
             fail(message)
         raise VidpressError(message) from None
+    except Exception as error:
+        record_failure(cfg, f"{type(error).__name__}: {error}")
+        raise
+
+
+def record_failure(cfg: DictConfig, message: str) -> None:
+    """Write `error.json` into the job's output folder; what went wrong stays the error that is raised."""
+    content = {
+        "task": cfg.task.name,
+        "status": "failed",
+        "error": message,
+        "config": OmegaConf.to_container(cfg),
+        "versions": versions(),
+        "commit": commit(),
+    }
+    with contextlib.suppress(OSError):
+        write_json(output_folder() / "error.json", content)
 
 
 def call(job: Callable[[], Any]) -> None:
@@ -77,8 +98,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         known = [name for name in error.options or [] if name]
-        if (group, choice) == ("hydra/launcher", "joblib"):
-            return "hydra/launcher=joblib needs an extra package: pip install 'vidpress[joblib]'."
+        if group == "hydra/launcher" and choice in LAUNCHERS:
+            return f"{group}={choice} needs an extra package: pip install 'vidpress[{LAUNCHERS[choice]}]'."
         return f"{group}={choice}: there is no such choice.{_closest(choice, known)} Known: {', '.join(known)}."
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]

@@ -13,6 +13,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("compressors", "adapters", "conf", "experiments", "run.py", "vidpress.py")
 PACKAGES = ("vidpress", "torch", "transformers", "hydra-core", "av", "safetensors")
 
 
@@ -22,10 +24,15 @@ def output_folder() -> Path:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a JSON file in one step."""
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
     """Write a file in one step: a reader, or a crash, sees all of it or nothing."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -44,13 +51,20 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the code, "with changes" if it was edited since; None where it is no checkout."""
-    folder = Path(__file__).parent
+    """The git commit of the code that runs, "abc1234 with changes" if it was changed since; None outside a checkout.
+
+    A copy that was installed into some other project's checkout has no commit: only tracked files do.
+    """
     try:
-        told = [
-            subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-            for arguments in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        ]
-    except (OSError, subprocess.SubprocessError):
+        _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        name = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", *CODE)
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, no commit yet
         return None
-    return told[0].stdout.strip() + (" with changes" if told[1].stdout.strip() else "")
+    return f"{name} with changes" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, stdin=subprocess.DEVNULL)
+    return done.stdout.strip()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
 
 from compressors.methods import method, method_names
+from experiments import generate
+from experiments.command_line import LAUNCHERS
 from tests.experiments.conftest import Command
 
 
@@ -14,7 +21,7 @@ def test_help_lists_tasks_methods_and_models(vidpress: Command) -> None:
     for name in method_names():
         assert f"  {name} " in out
         assert method(name).summary in out
-    for name in ("generate", "micro", "qwen2vl", "qwen2_5vl", "qwen3vl", "qwen3vl_moe", "llava_onevision"):
+    for name in ("generate", "report", "micro", "qwen2vl", "qwen2_5vl", "qwen3vl", "qwen3vl_moe", "llava_onevision"):
         assert f"  {name} " in out
 
 
@@ -76,6 +83,51 @@ def test_a_stack_trace_on_request(vidpress: Command, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="outside"):
         vidpress("retention=0")
+
+
+def test_a_job_that_failed_leaves_its_reason(vidpress: Command) -> None:
+    code, _, _, folder = vidpress("retention=2")
+    assert code == 2
+    (path,) = folder.rglob("error.json")
+    content = json.loads(path.read_text())
+    assert set(content) == {"task", "status", "error", "config", "versions", "commit"}
+    assert (content["task"], content["status"]) == ("generate", "failed")
+    assert content["error"] == "retention=2 is outside (0, 1]: 0.25 keeps a quarter of the tokens."
+    assert content["config"]["retention"] == 2
+    assert (path.parent / ".hydra").is_dir()
+
+
+def test_an_error_that_is_not_ours_leaves_its_reason_too(vidpress: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(cfg: DictConfig) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(generate, "run", run)
+    with pytest.raises(ZeroDivisionError):
+        vidpress()
+    (path,) = Path.cwd().rglob("error.json")
+    assert json.loads(path.read_text())["error"] == "ZeroDivisionError: by nothing"
+
+
+def test_a_reason_that_cannot_be_written_does_not_hide_the_error(
+    vidpress: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+    code, _, err, _ = vidpress("retention=2")
+    assert code == 2
+    assert "retention=2 is outside" in err
+    assert "no room" not in err
+
+
+@pytest.mark.parametrize("choice", LAUNCHERS)
+def test_a_launcher_that_is_not_installed(vidpress: Command, monkeypatch: pytest.MonkeyPatch, choice: str) -> None:
+    vidpress("--cfg", "job")  # plugins register their configurations once per process
+    known = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(known, f"{choice}.yaml", raising=False)
+    code, _, err, _ = vidpress("-m", f"hydra/launcher={choice}", "retention=0.1,0.5")
+    assert code == 2
+    assert (
+        err == f"error: hydra/launcher={choice} needs an extra package: pip install 'vidpress[{LAUNCHERS[choice]}]'.\n"
+    )
 
 
 def test_a_missing_extra_is_named(vidpress: Command, monkeypatch: pytest.MonkeyPatch) -> None:

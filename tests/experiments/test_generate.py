@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +79,6 @@ def test_a_sweep_goes_on_after_a_mistake(vidpress: Command) -> None:
     assert code == 2
     assert "error: retention=2 is outside (0, 1]" in err
     assert len(list(folder.rglob("result.json"))) == 2
-
-
-def test_a_sweep_in_two_processes(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "retention=0.1,0.5", "task.baseline=false")
-    command = [sys.executable, str(ROOT / "run.py"), *launcher, *QUICK]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = sorted(json.loads(path.read_text())["tokens"]["kept"] for path in tmp_path.rglob("result.json"))
-    assert found == [26, 128]
 
 
 TINY = ROOT / "tests" / "experiments" / "tiny_qwen2vl.json"

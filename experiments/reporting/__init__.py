@@ -1,0 +1,1 @@
+"""The parts of `task=report`: runs collected, tables, pictures, one page."""
