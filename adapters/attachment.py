@@ -26,13 +26,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapters.capture import CAPTURE, Capture
+from adapters.clock import WHOLE
 from adapters.entry import Entry, Positions, measure, new_valid, prune, video_planes
 from adapters.errors import UnsupportedError
 from adapters.family import Family, call_arguments
+from adapters.places import Places
 from adapters.plan import Plan, assign, make_plan
 from adapters.question import end_ids, question_mask, special_ids
 from adapters.record import LogicalLength, Record, attach_record, checked_record, record_of
-from adapters.report import Report, mark
+from adapters.report import Report
 from adapters.taps import Taps
 from compressors import Budget, Compressor, InputError
 from compressors.requirements import Query
@@ -62,7 +64,7 @@ class _Call(threading.local):
     prefilled: Any = None
 
 
-class Attachment:
+class Attachment(Places):
     """A compressor in a model; made by `press`. `remove()` leaves the model as it was found."""
 
     def __init__(
@@ -74,6 +76,7 @@ class Attachment:
         positions: Positions,
         report: Report,
     ) -> None:
+        super().__init__()
         self._model, self._family = model, family
         self._base, self._decoder = family.base(model), family.decoder(model)
         self._compressor, self._budget, self._positions = compressor, budget, positions
@@ -81,7 +84,6 @@ class Attachment:
         self._asks = any(isinstance(need, Query) for need in compressor.requirements)
         self._special, self._ends = special_ids(model), end_ids(model)
         self._call = _Call()
-        self._undo: list[Callable[[], None]] = []
         try:
             self._attach()
         except BaseException:
@@ -101,32 +103,6 @@ class Attachment:
         self._replace(model, "_expand_inputs_for_generation", self._expand_inputs)
         self._replace(model, "generate", self._generate)
         self._hook(model.register_forward_pre_hook(_refuse_unsupported, with_kwargs=True))
-
-    def remove(self) -> None:
-        """Undo every attachment, in reverse order; calling it twice is harmless."""
-        while self._undo:
-            self._undo.pop()()
-
-    def _replace(self, owner: nn.Module, name: str, wrapper: Callable[..., Any]) -> None:
-        """Shadow a method by an instance attribute of the same signature; one already there is put back later."""
-        if not hasattr(owner, name):
-            raise UnsupportedError(
-                f"{type(owner).__name__} has no {name}: this version of transformers has moved an attachment point of "
-                f"vidpress. Install a supported version (see pyproject.toml)."
-            )
-        missing = object()
-        shadowed = vars(owner).get(name, missing)
-        original = getattr(owner, name)
-
-        @functools.wraps(original)
-        def replacement(*args: Any, **kwargs: Any) -> Any:
-            return wrapper(original, *args, **kwargs)
-
-        setattr(owner, name, replacement)
-        self._undo.append(lambda: delattr(owner, name) if shadowed is missing else setattr(owner, name, shadowed))
-
-    def _hook(self, handle: torch.utils.hooks.RemovableHandle) -> None:
-        self._undo.append(handle.remove)
 
     # 1. Vision features
 
@@ -175,7 +151,8 @@ class Attachment:
         if tokens.shape[1] > 1 and input_ids is not None:
             video = self._family.video_mask(self._model, input_ids)
             call.entry = Entry(input_ids, video, record, call.mask, call.expand, call.first, call.generating, cache)
-            call.entry.started = mark(self._base.device)
+            if call.first:
+                call.entry.started = self._report.clock.start("prefill", self._base.device)
             if encoded is not None:
                 call.entry.captures.append(getattr(encoded, CAPTURE))
         return (), values
@@ -190,19 +167,19 @@ class Attachment:
         if entry.result is not None and cache is not None:
             attach_record(cache, entry.result)
         if entry.first:
-            end = mark(self._base.device)
-            self._report.clock.add("prefill", entry.started, end)
-            self._call.prefilled = end
+            clock, device = self._report.clock, self._base.device
+            clock.stop("prefill", entry.started, device)
+            self._call.prefilled = clock.start("decode", device) if entry.generating else None
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         """Time a stage; inside a prompt's forward it is not prefill."""
-        start = mark(self._base.device)
+        clock, device = self._report.clock, self._base.device
+        start = clock.start(name, device)
         yield
-        end = mark(self._base.device)
-        self._report.clock.add(name, start, end)
+        end = clock.stop(name, start, device)
         if self._call.entry is not None and self._call.entry.first:
-            self._report.clock.subtract("prefill", start, end)
+            clock.subtract("prefill", start, end)
 
     # 3. Decoder
 
@@ -331,11 +308,14 @@ class Attachment:
     def _generating(self) -> Iterator[None]:
         call = self._call
         call.generating, call.expand, call.mask, call.first, call.prefilled = True, 1, None, True, None
+        clock, device = self._report.clock, self._base.device
+        start = clock.start(WHOLE, device)
         try:
             yield
         finally:
             if call.prefilled is not None:
-                self._report.clock.add("decode", call.prefilled, mark(self._base.device))
+                clock.stop("decode", call.prefilled, device)
+            clock.stop(WHOLE, start, device)
             call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
 
 

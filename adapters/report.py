@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapters.clock import Clock
 from compressors import finite_flag
 from compressors.base import Compression
 from compressors.errors import InputError
 from compressors.tokens import Check
 
-STAGES = ("encode", "compress", "prefill", "decode")
+REMEMBERED = 4096  # videos a report can show one by one; its totals count all
+_UNREAD = 1024  # checks left on the device before they are looked at, in one read
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,51 +59,31 @@ class VideoReport:
         return (self.kept + self.structural) / (self.tokens + self.structural)
 
 
-class Clock:
-    """Seconds per stage. On a GPU it records events and reads them only when asked; it never synchronises by itself."""
+@dataclass(frozen=True)
+class Totals:
+    """Over all videos of a press: how many, their visual tokens before and after, their structural placeholders."""
 
-    def __init__(self) -> None:
-        self._spans: list[tuple[str, int, Any, Any]] = []
-        self._lock = threading.Lock()
+    videos: int = 0
+    tokens: int = 0
+    kept: int = 0
+    structural: int = 0
 
-    def add(self, stage: str, start: Any, end: Any) -> None:
-        """Count the time between two marks for a stage."""
-        with self._lock:
-            self._spans.append((stage, 1, start, end))
-
-    def subtract(self, stage: str, start: Any, end: Any) -> None:
-        """Take the time between two marks out of a stage."""
-        with self._lock:
-            self._spans.append((stage, -1, start, end))
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds per stage, summed over calls."""
-        total = dict.fromkeys(STAGES, 0.0)
-        with self._lock:
-            for stage, sign, start, end in self._spans:
-                total[stage] += sign * _elapsed(start, end)
-        return total
-
-
-def mark(device: torch.device) -> Any:
-    """A point in time: an event on a GPU's stream, else the clock."""
-    if device.type == "cuda":
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(device))
-        return event
-    return time.perf_counter()
-
-
-def _elapsed(start: Any, end: Any) -> float:
-    if isinstance(start, float):
-        return float(end - start)
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1000
+    def plus(self, video: VideoReport) -> Totals:
+        """One more."""
+        return Totals(
+            self.videos + 1,
+            self.tokens + video.tokens,
+            self.kept + video.kept,
+            self.structural + video.structural,
+        )
 
 
 @dataclass(eq=False)
 class Report:
     """Filled while a press is attached; one entry per compressed video, in order.
+
+    Its size is bounded however long the press lasts: totals count every video, entries are kept of the latest ones, and
+    checks that passed are forgotten.
 
     Attributes:
         method: the compressor's name.
@@ -113,7 +94,8 @@ class Report:
     method: str
     parts: Mapping[str, str]
     clock: Clock = field(default_factory=Clock)
-    _videos: list[VideoReport] = field(default_factory=list)
+    _videos: deque[VideoReport] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _total: Totals = Totals()
     _checks: list[Check] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -126,13 +108,18 @@ class Report:
         )
         with self._lock:
             self._videos.append(video)
+            self._total = self._total.plus(video)
             if not compression.identity:
-                finite = functools.partial(_not_finite, len(self._videos))
+                finite = functools.partial(_not_finite, self._total.videos)
                 self._checks += [(finite_flag(tokens), finite), *tokens._checks]
+            if len(self._checks) > _UNREAD:
+                device = self._checks[0][0].device
+                passed = torch.stack([flag.to(device).view(()) for flag, _ in self._checks]).tolist()
+                self._checks = [check for check, fine in zip(self._checks, passed, strict=True) if not fine]
 
     @property
     def videos(self) -> list[VideoReport]:
-        """Every compressed video so far.
+        """The compressed videos so far, of many the latest `REMEMBERED`.
 
         Raises:
             InputError, SelectionError: as `check`.
@@ -152,23 +139,26 @@ class Report:
         for passed, error in checks:
             if not bool(passed):
                 raise error()  # and again at the next look: what failed stays failed
+        seen = set(map(id, checks))
         with self._lock:
-            del self._checks[: len(checks)]
+            self._checks = [check for check in self._checks if id(check) not in seen]
 
     @property
     def visual(self) -> int:
         """Visual tokens before, over all videos."""
-        return sum(video.tokens for video in self.videos)
+        self.check()
+        return self._total.tokens
 
     @property
     def kept(self) -> int:
         """Visual tokens after."""
-        return sum(video.kept for video in self.videos)
+        self.check()
+        return self._total.kept
 
     @property
     def placeholders(self) -> int:
         """All placeholders before: visual tokens and structural ones."""
-        return sum(video.tokens + video.structural for video in self.videos)
+        return self.visual + self._total.structural
 
     @property
     def retention(self) -> float:
@@ -178,8 +168,7 @@ class Report:
     @property
     def retention_placeholders(self) -> float:
         """Share of all placeholders kept."""
-        kept = sum(video.kept + video.structural for video in self.videos)
-        return kept / self.placeholders if self.placeholders else 1.0
+        return (self.kept + self._total.structural) / self.placeholders if self.placeholders else 1.0
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -189,9 +178,9 @@ class Report:
     def __str__(self) -> str:
         lines = [
             f"{self.method}: {self.kept} of {self.visual} visual tokens kept ({self.retention:.1%}; "
-            f"{self.retention_placeholders:.1%} of all placeholders) in {len(self._videos)} video(s)"
+            f"{self.retention_placeholders:.1%} of all placeholders) in {self._total.videos} video(s)"
         ]
-        for number, video in enumerate(self._videos, 1):
+        for number, video in enumerate(self._videos, self._total.videos - len(self._videos) + 1):
             budgets = " ".join(str(budget) for budget in video.budgets)
             grid = "×".join(map(str, video.grid))
             lines.append(f"  video {number}: {video.kept}/{video.tokens} on a {grid} grid; {budgets}")

@@ -1,0 +1,1 @@
+"""What `task=benchmark` is made of."""

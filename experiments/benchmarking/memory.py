@@ -1,0 +1,93 @@
+"""Peak memory per stage: what PyTorch allocated on a GPU, what the process held (resident set) on a CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+INTERVAL = 0.001  # seconds between two looks at the resident set
+_STATM = Path("/proc/self/statm")
+
+
+class PeakMemory:
+    """Peaks by stage, over what was held before. Hand `watch` to `Clock.watcher`, and run inside `measuring`.
+
+    A stage inside another counts for itself alone. The CPU's figure is the process's resident set, sampled every
+    millisecond and at each change of stage, so it holds what the allocator has not given back yet.
+
+    Attributes:
+        peaks: stage -> bytes over those held when measuring began.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peaks: dict[str, int] = {}
+        self._stages: list[str] = []
+        self._before = 0
+        self._lock = threading.Lock()
+
+    @property
+    def source(self) -> str | None:
+        """What is measured, in words; None where this system does not say."""
+        if self.device.type == "cuda":
+            return "allocated by PyTorch on the GPU"
+        return "resident set of the process" if _STATM.exists() else None
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Measure while the block runs; one thread may generate in it."""
+        if self.source is None:
+            yield
+            return
+        self.peaks, self._stages = {}, []
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+            yield
+            self._note()
+            return
+        self._before = _resident()
+        done = threading.Event()
+        sampler = threading.Thread(target=self._sample, args=(done,), daemon=True)
+        sampler.start()
+        try:
+            yield
+        finally:
+            done.set()
+            sampler.join()
+
+    def watch(self, stage: str, begins: bool) -> None:
+        """A stage begins or ends."""
+        if self.source is None:
+            return
+        self._note()  # for the stage so far
+        with self._lock:
+            if begins:
+                self._stages.append(stage)
+            elif stage in self._stages:
+                self._stages.remove(stage)
+
+    def _sample(self, done: threading.Event) -> None:
+        while not done.wait(INTERVAL):
+            self._note()
+
+    def _note(self) -> None:
+        if self.device.type == "cuda":
+            held = torch.cuda.max_memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            held = _resident()
+        with self._lock:
+            if self._stages:
+                stage = self._stages[-1]
+                self.peaks[stage] = max(self.peaks.get(stage, 0), held - self._before)
+
+
+def _resident() -> int:
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

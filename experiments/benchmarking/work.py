@@ -1,0 +1,136 @@
+"""Operations and bytes that a prompt needs, counted from shapes: the limit beside the measurement.
+
+Operations are multiplications and additions of matrix products (2 per weight and token, and attention over all pairs of
+positions, as torch's own counter has it; causal kernels may skip half of the pairs). Bytes are the least traffic: every
+weight read once, keys and values written once and read once, input and output. What compression itself does is not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.family import family_of
+from compressors.errors import InputError
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations (FLOP) and bytes."""
+
+    operations: int
+    bytes: int
+
+    def as_result(self) -> dict[str, int]:
+        """For `result.json`."""
+        return {"operations": self.operations, "bytes": self.bytes}
+
+
+def prefill_work(model: Any, batch: int, length: int) -> Work:
+    """The language model over a prompt of `length` tokens in each of `batch` rows, the first answer token's head with it."""
+    return _decoder_work(model, batch, length, 0)
+
+
+def step_work(model: Any, batch: int, past: int) -> Work:
+    """One decoding step of `batch` rows on a cache of `past` tokens."""
+    return _decoder_work(model, batch, 1, past)
+
+
+def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
+    decoder, head = family_of(model).decoder(model), model.get_output_embeddings().weight
+    text: Any = model.config.text_config
+    tokens, item = batch * new, head.element_size()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    operations = 2 * head.numel() * batch
+    read = head.numel() * item
+    for weight in decoder.layers.parameters():
+        if weight.ndim == 2:
+            operations += 2 * weight.numel() * tokens
+            read += weight.numel() * item
+        elif weight.ndim == 3:  # experts: every token goes through some of them
+            active = text.num_experts_per_tok
+            operations += 2 * weight[0].numel() * active * tokens
+            read += weight[0].numel() * item * min(weight.shape[0], active * tokens)
+    layers = text.num_hidden_layers
+    operations += 4 * batch * new * (past + new) * heads * width * layers
+    cached = 2 * batch * text.num_key_value_heads * width * layers * item
+    moved = cached * (past + new) + cached * new + tokens * text.hidden_size * item
+    return Work(operations, read + moved)
+
+
+def encoder_work(model: Any, inputs: dict[str, Tensor]) -> Work:
+    """The vision tower and projector over a prompt's videos.
+
+    Raises:
+        InputError: a tower that is not known here.
+    """
+    base: Any = family_of(model).base(model)
+    if hasattr(base, "visual") and "video_grid_thw" in inputs:
+        return _packed(model, base.visual, inputs["video_grid_thw"].cpu())
+    if hasattr(base, "vision_tower") and "pixel_values_videos" in inputs:
+        return _batched(model, base, inputs["pixel_values_videos"])
+    raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
+
+
+def _packed(model: Any, visual: Any, grid: Tensor) -> Work:
+    """Qwen-VL towers: patches of all frames in one row, merged afterwards."""
+    vision = model.config.vision_config
+    sizes = [(t, h * w) for t, h, w in grid.tolist()]
+    patches = sum(t * n for t, n in sizes)
+    merged = patches // vision.spatial_merge_size**2
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    each, mergers = _matrices(visual.blocks), _matrices(visual.merger)
+    if hasattr(visual, "deepstack_merger_list"):
+        mergers += _matrices(visual.deepstack_merger_list)
+    embedding = visual.patch_embed.proj.weight.numel()
+    operations = 2 * (patches * (embedding + each) + merged * mergers)
+    whole = sum(t * n * n for t, n in sizes)
+    pairs = [whole] * len(visual.blocks)
+    if (full := getattr(visual, "fullatt_block_indexes", None)) is not None:
+        windows = _windows(visual, grid)
+        pairs = [whole if index in full else windows for index in range(len(visual.blocks))]
+    operations += 4 * width * sum(pairs)
+    out = merged * model.config.text_config.hidden_size
+    return Work(
+        operations,
+        _bytes(embedding + each + mergers, patches * visual.patch_embed.proj.weight[0].numel() + out, visual),
+    )
+
+
+def _windows(visual: Any, grid: Tensor) -> int:
+    """Pairs of patches in Qwen2.5-VL's windows, which are smaller at the right and lower edges."""
+    merge, side = visual.spatial_merge_size, visual.window_size // visual.spatial_merge_size // visual.patch_size
+    pairs = 0
+    for t, h, w in grid.tolist():
+        rows = [min(side, h // merge - start) for start in range(0, h // merge, side)]
+        columns = [min(side, w // merge - start) for start in range(0, w // merge, side)]
+        pairs += t * sum((r * c * merge**2) ** 2 for r in rows for c in columns)
+    return pairs
+
+
+def _batched(model: Any, base: Any, pixels: Tensor) -> Work:
+    """LLaVA-OneVision: every frame through SigLIP, every patch through the projector, then pooled."""
+    vision = model.config.vision_config
+    frames = pixels.shape[0] * pixels.shape[1]
+    n = (vision.image_size // vision.patch_size) ** 2
+    tower, projector = base.vision_tower, base.multi_modal_projector
+    layers = tower.encoder.layers
+    embedding = tower.embeddings.patch_embedding.weight.numel()
+    weights = embedding + _matrices(layers) + _matrices(projector)
+    operations = 2 * frames * n * weights + 4 * frames * n * n * vision.hidden_size * len(layers)
+    out = frames * -((-vision.image_size // vision.patch_size // 2) ** 2) * model.config.text_config.hidden_size
+    return Work(operations, _bytes(weights, pixels.numel() + out, tower))
+
+
+def _matrices(module: nn.Module) -> int:
+    """Entries of all matrices: what every token that passes is multiplied with."""
+    return sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
+
+
+def _bytes(weights: int, values: int, module: nn.Module) -> int:
+    item: int = torch.empty((), dtype=next(module.parameters()).dtype).element_size()
+    return (weights + values) * item
