@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +25,8 @@ from experiments.frames import AUTO, ChosenFrames, auto_frames
 from experiments.results import output_folder, versions, write_json
 from experiments.subject import Clip, clip_from, model_from
 from vidpress import press
+
+V = TypeVar("V")
 
 
 def run(cfg: DictConfig) -> None:
@@ -127,17 +130,24 @@ def alternate(
     """
     for run in runs.values() if warmup else ():
         run(min(2, tokens))
-    outputs: dict[str, tuple[Tensor, Report]] = {}
-    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            outputs[name] = run(tokens)
-            seconds[name].append(outputs[name][1].seconds)
-    medians = {
-        name: {stage: statistics.median(round[stage] for round in rounds) for stage in rounds[0]}
-        for name, rounds in seconds.items()
-    }
-    return outputs, medians
+    rounds = take_turns({name: functools.partial(run, tokens) for name, run in runs.items()}, repeats)
+    medians: dict[str, dict[str, float]] = {}
+    for name, outcomes in rounds.items():
+        seconds = [report.seconds for _, report in outcomes]
+        medians[name] = {stage: statistics.median(taken[stage] for taken in seconds) for stage in seconds[0]}
+    return {name: outcomes[-1] for name, outcomes in rounds.items()}, medians
+
+
+def take_turns(runs: Mapping[str, Callable[[], V]], repeats: int) -> dict[str, list[V]]:
+    """Every run once in every round, so that a machine's moods fall on all alike; each round begins with the next one,
+    so that none always follows the same one."""
+    outcomes: dict[str, list[V]] = {name: [] for name in runs}
+    names = list(runs)
+    for number in range(repeats):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            outcomes[name].append(runs[name]())
+    return outcomes
 
 
 def generate(

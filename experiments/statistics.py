@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -112,8 +113,8 @@ def ratio_interval(
 ) -> tuple[float, float]:
     """95 % interval of the ratio of two medians of paired measurements, by bootstrap over the pairs.
 
-    Runs that take turns share the machine's moods, so whole rounds are drawn, with replacement; the bounds are the 2.5th
-    and 97.5th percentile of median / median. With few rounds the interval is too narrow: read it together with n.
+    Runs that take turns share the machine's moods, so whole rounds are drawn, with replacement; the bounds are the
+    2.5th and 97.5th percentile of median / median. With few rounds the interval is too narrow: read it together with n.
 
     Args:
         above, below: seconds (or bytes) of round i at place i.
@@ -145,3 +146,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and quartiles of repeated measurements."""
     low, middle, high = np.quantile(np.asarray(values, dtype=np.float64), [0.25, 0.5, 0.75])
     return {"median": float(middle), "q1": float(low), "q3": float(high)}
+
+
+def paired_ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any] | None:
+    """Ratio of two medians of paired measurements, and its interval where there are enough rounds for one.
+
+    Returns:
+        `ratio` and `interval` (or None), for `result.json`; None where the median below is not positive.
+    """
+    bottom = spread(below)["median"]
+    if bottom <= 0:
+        return None
+    low, high = ratio_interval(above, below)
+    return {"ratio": spread(above)["median"] / bottom, "interval": None if math.isnan(low) else [low, high]}

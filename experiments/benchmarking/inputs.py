@@ -96,10 +96,10 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     """The prompt without its last V - K placeholders in each row, and a video whose grid gives the other K.
 
     What it costs is what a compressed prompt should cost: as many tokens, text and structural ones included, and no
-    compression. Qwen-VL models take any grid: the most temporal groups (at most those of the prompt) into which K can be
-    divided, each as square as it can be. LLaVA-OneVision's frames have a fixed number of tokens: as many whole frames as fit, the
-    rest is text, which the language model takes no differently. Pixels are the prompt's own, cut short; its vision
-    tower works less than the compressed one's, so only what comes after it compares.
+    compression. Qwen-VL models take any grid: the most temporal groups (at most those of the prompt) into which K can
+    be divided, each as square as it can be. LLaVA-OneVision's frames have a fixed number of tokens: as many whole
+    frames as fit, and text for the rest, which the language model takes no differently. Pixels are the prompt's own,
+    cut short; its vision tower works less than the compressed one's, so only what comes after it compares.
 
     Args:
         model: the model, for its family.

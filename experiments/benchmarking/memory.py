@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ class PeakMemory:
     """Peaks by stage, over what was held before. Hand `watch` to `Clock.watcher`, and run inside `measuring`.
 
     A stage inside another counts for itself alone. The CPU's figure is the process's resident set, sampled every
-    millisecond and at each change of stage, so it holds what the allocator has not given back yet.
+    millisecond and at each change of stage, where the allocator is made to give back what it holds in reserve.
 
     Attributes:
         peaks: stage -> bytes over those held when measuring began.
@@ -52,6 +55,8 @@ class PeakMemory:
             yield
             self._note()
             return
+        gc.collect()
+        _trim()
         self._before = _resident()
         done = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(done,), daemon=True)
@@ -67,6 +72,8 @@ class PeakMemory:
         if self.source is None:
             return
         self._note()  # for the stage so far
+        if self.device.type != "cuda":
+            _trim()  # or the next stage would be charged for this one's leftovers
         with self._lock:
             if begins:
                 self._stages.append(stage)
@@ -87,6 +94,12 @@ class PeakMemory:
             if self._stages:
                 stage = self._stages[-1]
                 self.peaks[stage] = max(self.peaks.get(stage, 0), held - self._before)
+
+
+def _trim() -> None:
+    """Have the allocator return what it holds in reserve, so that what is asked for next shows (glibc alone can)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> int:

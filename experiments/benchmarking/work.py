@@ -1,8 +1,9 @@
 """Operations and bytes that a prompt needs, counted from shapes: the limit beside the measurement.
 
-Operations are multiplications and additions of matrix products (2 per weight and token, and attention over all pairs of
-positions, as torch's own counter has it; causal kernels may skip half of the pairs). Bytes are the least traffic: every
-weight read once, keys and values written once and read once, input and output. What compression itself does is not in it.
+Operations are multiplications and additions of matrix products: 2 per weight and token, and attention over all pairs
+of positions, as torch's own counter has it (causal kernels may skip half of the pairs). Bytes are the least traffic:
+every weight read once, keys and values written once and read once, input and output. What compression itself does is
+not in it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Work:
 
 
 def prefill_work(model: Any, batch: int, length: int) -> Work:
-    """The language model over a prompt of `length` tokens in each of `batch` rows, the first answer token's head with it."""
+    """The language model over `batch` rows of `length` tokens, and the first answer token's head."""
     return _decoder_work(model, batch, length, 0)
 
 
@@ -47,7 +48,8 @@ def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     operations = 2 * head.numel() * batch
     read = head.numel() * item
-    for weight in decoder.layers.parameters():
+    layers: Any = decoder.layers
+    for weight in layers.parameters():
         if weight.ndim == 2:
             operations += 2 * weight.numel() * tokens
             read += weight.numel() * item
@@ -55,9 +57,8 @@ def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
             active = text.num_experts_per_tok
             operations += 2 * weight[0].numel() * active * tokens
             read += weight[0].numel() * item * min(weight.shape[0], active * tokens)
-    layers = text.num_hidden_layers
-    operations += 4 * batch * new * (past + new) * heads * width * layers
-    cached = 2 * batch * text.num_key_value_heads * width * layers * item
+    operations += 4 * batch * new * (past + new) * heads * width * len(layers)
+    cached = 2 * batch * text.num_key_value_heads * width * len(layers) * item
     moved = cached * (past + new) + cached * new + tokens * text.hidden_size * item
     return Work(operations, read + moved)
 
