@@ -143,7 +143,7 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
         return Native(out, 0, kept, (0, 0, 0))
     if fixed:
         side = isqrt(per)
-        out["pixel_values_videos"] = inputs["pixel_values_videos"][:, :t]
+        out["pixel_values_videos"] = inputs["pixel_values_videos"][:, :t].contiguous()
         return Native(out, visual, kept - visual, (t, side, side))
     height = next(h for h in range(isqrt(per), 0, -1) if per % h == 0)
     grid = (t, height, per // height)

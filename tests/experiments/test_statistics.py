@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compressors.errors import InputError
 from experiments import statistics
-from experiments.statistics import mcnemar, paired_interval, wilson
+from experiments.statistics import mcnemar, paired_interval, paired_ratio, ratio_interval, spread, wilson
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -95,3 +95,41 @@ def test_impossible_counts_are_refused() -> None:
         paired_interval(np.zeros(3), ["a", "b"])
     with pytest.raises(InputError, match="draws=0"):
         paired_interval(np.zeros(2), ["a", "b"], draws=0)
+
+
+def test_the_interval_of_a_ratio_of_what_never_varies_has_no_width() -> None:
+    assert ratio_interval([2.0] * 5, [1.0] * 5) == (2.0, 2.0)
+    assert paired_ratio([2.0] * 5, [1.0] * 5) == {"ratio": 2.0, "interval": [2.0, 2.0]}
+
+
+def test_the_interval_of_a_ratio_follows_the_rounds_not_the_machine() -> None:
+    """A machine that is up to ten times slower in some rounds moves both; their ratio stays sharp."""
+    rng = np.random.default_rng(0)
+    mood = rng.uniform(1, 10, 41)
+    low, high = ratio_interval(mood * 1.5, mood)
+    assert low == pytest.approx(1.5)
+    assert high == pytest.approx(1.5)
+    apart = ratio_interval(mood * 1.5, rng.permutation(mood))
+    assert apart[1] - apart[0] > 0.3
+
+
+def test_the_interval_of_a_ratio_covers_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for seed in range(60):
+        above, below = rng.normal(1.1, 0.05, 31), rng.normal(1.0, 0.05, 31)
+        low, high = ratio_interval(list(above), list(below), seed, 400)
+        covered += low <= 1.1 <= high
+    assert covered >= 52
+
+
+def test_a_ratio_needs_two_rounds_and_something_below() -> None:
+    assert paired_ratio([1.0], [2.0]) == {"ratio": 0.5, "interval": None}
+    assert paired_ratio([1.0, 1.0], [0.0, 0.0]) is None
+    assert all(math.isnan(bound) for bound in ratio_interval([1.0, 2.0], [0.0, 1.0]))
+    with pytest.raises(InputError, match="one of each per round"):
+        ratio_interval([1.0], [1.0, 2.0])
+
+
+def test_spread_is_the_median_and_the_quartiles() -> None:
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == {"median": 3.0, "q1": 2.0, "q3": 4.0}
