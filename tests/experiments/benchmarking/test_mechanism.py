@@ -1,12 +1,26 @@
-"""Verdicts against the bars."""
+"""Verdicts against the bars, and counted bytes."""
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapters.loading import load_random
+from adapters.prompting import LayoutProcessor, prompt
+from adapters.timed import timed
+from adapters.video import Video
+from experiments.benchmarking.inputs import native_prompt
 from experiments.benchmarking.mechanism import mechanism, memory_over_native, verdict
 from experiments.benchmarking.variants import NATIVE
 from tests.adapters import tiny
+from vidpress import press
 
 
 @pytest.mark.parametrize(
@@ -40,3 +54,59 @@ def test_memory_is_compared_behind_the_encoder() -> None:
     told = memory_over_native({"encode": 900, "prefill": 70, "decode": 80}, {"prefill": 50}, model, 2, 30, 24)
     assert told == {"pressed": 80, "native": 50, "embeddings": 2 * 30 * 32 * 4, "features": 2 * 24 * 32 * 4}
     assert memory_over_native({}, {}, model, 2, 30, 24) is None
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of tensors that are alive, at most, by stage; those of weights and inputs not counted."""
+
+    def __init__(self, apart: set[int]) -> None:
+        super().__init__()
+        self._apart, self._live, self._stages = apart, dict[int, tuple[Any, int]](), [""]
+        self.peaks: dict[str, int] = {}
+
+    def watch(self, stage: str, begins: bool) -> None:
+        if begins:
+            self._stages.append(stage)
+        else:
+            self._stages.remove(stage)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self._apart:
+                storage = tensor.untyped_storage()
+                self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        stage = self._stages[-1]
+        self.peaks[stage] = max(self.peaks.get(stage, 0), sum(size for _, size in self._live.values()))
+        return out
+
+
+def test_what_a_press_holds_beyond_the_native_prompt_is_what_the_library_holds() -> None:
+    """The embeddings at full length and, as the library keeps them, the features twice and the tower's last layer."""
+    described = json.loads((Path(__file__).parents[1] / "tiny_qwen2vl.json").read_text())
+    described["text_config"] |= {"hidden_size": 256, "num_attention_heads": 32, "num_key_value_heads": 4}
+    described["vision_config"]["hidden_size"] = 256
+    model = load_random(described, device="cpu", dtype="float32")
+    frames = torch.zeros(8, 280, 280, 3, dtype=torch.uint8)
+    video = Video(frames, tuple(map(float, range(8))), 1.0, 8.0, Path("x"))
+    inputs = prompt(LayoutProcessor(model), "What?", video)
+    length, visual = inputs["input_ids"].shape[1], int((inputs["input_ids"] == model.config.video_token_id).sum())
+    native = native_prompt(model, inputs, visual // 4)
+    kept_apart = [*model.parameters(), *model.buffers(), *inputs.values(), *native.inputs.values()]
+
+    def peak(opened: Any, given: dict[str, torch.Tensor], *stages: str) -> int:
+        with opened as told:
+            counting = LiveBytes({tensor.untyped_storage().data_ptr() for tensor in kept_apart})
+            getattr(told, "clock", told).watcher = counting.watch
+            with counting:
+                model.generate(**given, max_new_tokens=3)
+        return max(counting.peaks[stage] for stage in stages)
+
+    floor = peak(timed(model), native.inputs, "prefill", "decode")
+    pressed = peak(press(model, "random", retention=0.25), inputs, "compress", "prefill", "decode")
+    whole = peak(timed(model), inputs, "prefill", "decode")
+    token, patch = 256 * 4, 32 * 4
+    held = length * token + 2 * visual * token + 4 * visual * patch
+    assert 0 < pressed - floor <= 1.05 * held
+    assert pressed < whole
