@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +20,7 @@ from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.display import facts, stage_table
 from experiments.lmms import require
-from experiments.lmms.answering import Answerer
+from experiments.lmms.answering import Answerer, Totals
 from experiments.lmms.generation import generation_options
 from experiments.results import output_folder, versions, write_json
 from experiments.subject import model_from
@@ -47,26 +47,13 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             where that can be known.
     """
     check(cfg)
-    budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
-    require()
-    try:
-        from lmms_eval.evaluator import simple_evaluate
-        from lmms_eval.tasks import TaskManager
-        from lmms_eval.utils import simple_parse_args_string
-        from loguru import logger
-        from tenacity import RetryError
-
-        from experiments.lmms.models import Vidpress
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
-        raise LoadError(f"lmms-eval is installed but cannot be imported: {error} See docs/lmms_eval.md.") from error
-    logger.configure(handlers=[{"sink": sys.stderr, "level": "WARNING"}])  # lmms-eval's log; ours is the table
-    manager = TaskManager("WARNING", cfg.task.include_path, model_name=cfg.task.prompts)
+    compressor, budget, positions = compressor_from(cfg), budget_from(cfg), positions_from(cfg)
+    harness = _harness()
+    manager = harness.TaskManager("WARNING", cfg.task.include_path, model_name=cfg.task.prompts)
     tasks = [_known(str(name), manager) for name in cfg.task.tasks]
-    generation = _as_text(cfg.task.generation, simple_parse_args_string)
-    model, processor = model_from(cfg)
+    generation = _as_text(cfg.task.generation, harness.parse)
     answerer = Answerer(
-        model,
-        processor,
+        *model_from(cfg),
         compressor,
         budget,
         positions=positions,
@@ -77,34 +64,22 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         stop_at_blank_line=cfg.task.stop_at_blank_line,
     )
     try:
-        found = simple_evaluate(
-            model=Vidpress(answerer),
+        found = harness.simple_evaluate(
+            model=harness.Vidpress(answerer),
             tasks=tasks,
             task_manager=manager,
             limit=cfg.task.limit,
             batch_size=cfg.task.batch,
             gen_kwargs=generation or None,
             # Some tasks write a file to submit to their server, into this folder.
-            cli_args=argparse.Namespace(output_path=str(output_folder()), process_with_media=True),
+            cli_args=SimpleNamespace(output_path=str(output_folder()), process_with_media=True),
             **dict.fromkeys(SEEDS, cfg.seed),
         )
-    except RetryError as error:  # after several tries, each of which failed with the same
+    except harness.RetryError as error:  # after several tries, each of which failed with the same
         cause = error.last_attempt.exception()
         raise LoadError(f"the data of {', '.join(tasks)} could not be loaded: {cause}") from error
-    totals = answerer.totals
-    result = {
-        "tasks": {name: _scores(found, name) for name in found["results"]},
-        "tokens": {"visual": totals.visual, "kept": totals.kept, "retention": totals.retention},
-        "videos": totals.videos,
-        "requests": totals.requests,
-        "generated": totals.generated,
-        "seconds": totals.seconds,
-        "task_versions": found["versions"],
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "versions": versions() | {"lmms-eval": version("lmms-eval")},
-    }
     answers = {name: [_answer(sample) for sample in samples] for name, samples in found["samples"].items()}
-    return _plain(result), _plain(answers)
+    return _plain(_result(cfg, answerer.totals, found)), _plain(answers)
 
 
 def check(cfg: DictConfig) -> None:
@@ -156,6 +131,29 @@ def show(cfg: DictConfig, result: Mapping[str, Any]) -> None:
     console.print(Padding(stage_table(cfg.compressor.name, result["seconds"], None), (1, 0, 0, 0)))
 
 
+def _harness() -> SimpleNamespace:
+    """What is used of lmms-eval.
+
+    Raises:
+        LoadError: it is missing or broken.
+    """
+    require()
+    try:
+        from lmms_eval.evaluator import simple_evaluate
+        from lmms_eval.tasks import TaskManager
+        from lmms_eval.utils import simple_parse_args_string as parse
+        from loguru import logger
+        from tenacity import RetryError
+
+        from experiments.lmms.models import Vidpress
+    except (ImportError, RuntimeError) as error:  # a torchvision made for another torch raises RuntimeError
+        raise LoadError(f"lmms-eval is installed but cannot be imported: {error} See docs/lmms_eval.md.") from error
+    logger.configure(handlers=[{"sink": sys.stderr, "level": "WARNING"}])  # its log; what is ours is in the result
+    return SimpleNamespace(
+        simple_evaluate=simple_evaluate, TaskManager=TaskManager, parse=parse, RetryError=RetryError, Vidpress=Vidpress
+    )
+
+
 def _known(name: str, manager: Any) -> str:
     if manager.match_tasks([name]):
         return name
@@ -172,6 +170,20 @@ def _as_text(generation: Mapping[str, Any], parse: Callable[[str], dict[str, Any
     if parse(text) != dict(generation):
         raise InputError(f"task.generation={dict(generation)}: lmms-eval takes numbers, true, false and plain words.")
     return text
+
+
+def _result(cfg: DictConfig, totals: Totals, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "tasks": {name: _scores(found, name) for name in found["results"]},
+        "tokens": {"visual": totals.visual, "kept": totals.kept, "retention": totals.retention},
+        "videos": totals.videos,
+        "requests": totals.requests,
+        "generated": totals.generated,
+        "seconds": totals.seconds,
+        "task_versions": found["versions"],
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "versions": versions() | {"lmms-eval": version("lmms-eval")},
+    }
 
 
 def _scores(found: Mapping[str, Any], task: str) -> dict[str, Any]:
