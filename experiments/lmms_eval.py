@@ -123,7 +123,7 @@ def show(cfg: DictConfig, result: Mapping[str, Any]) -> None:
     tokens = result["tokens"]
     rows = {
         "visual tokens": f"{tokens['visual']} → {tokens['kept']} ({tokens['retention']:.1%} kept)",
-        "videos": f"{result['videos']}, in {result['requests']} requests",
+        "videos": f"{result['videos']}, in {result['requests']} requests ({result['requests_without_video']} without)",
     }
     console = Console()
     console.print(Padding(table, (1, 0)))
@@ -178,6 +178,7 @@ def _result(cfg: DictConfig, totals: Totals, found: Mapping[str, Any]) -> dict[s
         "tokens": {"visual": totals.visual, "kept": totals.kept, "retention": totals.retention},
         "videos": totals.videos,
         "requests": totals.requests,
+        "requests_without_video": totals.without_video,
         "generated": totals.generated,
         "seconds": totals.seconds,
         "task_versions": found["versions"],

@@ -46,15 +46,17 @@ class Totals:
     """What all answers so far took: counts, and seconds per stage."""
 
     requests: int = 0
+    without_video: int = 0  # requests in which there was nothing to compress
     videos: int = 0
     visual: int = 0
     kept: int = 0
     generated: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode_video", *STAGES), 0.0))
 
-    def add(self, report: Report, answers: Sequence[Answer]) -> None:
+    def add(self, report: Report, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> None:
         """Count one batch."""
         self.requests += len(answers)
+        self.without_video += sum(not prompt.videos for prompt in prompts)
         self.videos += len(report.videos)
         self.visual += report.visual
         self.kept += report.kept
@@ -81,7 +83,8 @@ class Totals:
         spent = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in self.seconds.items())
         return (
             f"{self.kept} of {self.visual} visual tokens kept ({self.retention:.1%}) in {self.videos} video(s), "
-            f"{self.requests} request(s), {self.generated} tokens generated; seconds: {spent}"
+            f"{self.requests} request(s) ({self.without_video} without a video), {self.generated} tokens generated; "
+            f"seconds: {spent}"
         )
 
 
@@ -187,7 +190,7 @@ class Answerer:
             )
             for prompt, text, stop, length, ids in zip(prompts, texts, stops, lengths, new.tolist(), strict=True)
         ]
-        self.totals.add(report, answers)
+        self.totals.add(report, prompts, answers)
         return answers
 
     def _generated(self, ids: Sequence[int]) -> int:

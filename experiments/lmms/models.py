@@ -47,6 +47,12 @@ class Vidpress(lmms):  # type: ignore[misc]  # lmms-eval is not installed where 
             answers = self.answerer.answer(questions, lambda count: progress(count, len(questions)))
         totals = self.answerer.totals
         logger.info("vidpress, {}: {}", self.answerer.compressor.title, totals)
+        if totals.without_video:
+            logger.warning(
+                "{} of {} requests had no video: nothing of them was compressed (images never are).",
+                totals.without_video,
+                totals.requests,
+            )
         spent = sum(seconds for stage, seconds in totals.seconds.items() if stage != "decode_video")
         log_metrics(spent, totals.generated, totals.generated / spent if spent else 0.0, totals.means())
         return [GenerationResult(a.text, TokenCounts(a.input_tokens, a.output_tokens)) for a in answers]

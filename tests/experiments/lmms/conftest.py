@@ -37,6 +37,10 @@ class GenerationResult:
 def models(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`experiments.lmms.models` on the stand-in; `.logged` has what went to the log and the throughput."""
     logged: list[Any] = []
+
+    def write(text: str, *values: Any) -> None:
+        logged.append(text.format(*values))
+
     contents: dict[str, dict[str, Any]] = {
         "lmms_eval": {},
         "lmms_eval.api": {},
@@ -45,7 +49,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Any:
         "lmms_eval.models": {},
         "lmms_eval.models.model_utils": {},
         "lmms_eval.models.model_utils.gen_metrics": {"log_metrics": lambda *values: logged.append(values)},
-        "loguru": {"logger": SimpleNamespace(info=lambda text, *values: logged.append(text.format(*values)))},
+        "loguru": {"logger": SimpleNamespace(info=write, warning=write)},
     }
     for name, attributes in contents.items():
         module = ModuleType(name)

@@ -53,6 +53,13 @@ def test_requests_are_answered_from_their_documents(models: Any) -> None:
     assert not hasattr(model, "answerer")
 
 
+def test_requests_that_cannot_be_compressed_are_counted(models: Any) -> None:
+    model = models.Micro(compressor="vidcom2")
+    model.task_dict = {"clips": {"test": ["Count the scenes."]}}
+    model.generate_until([instance(lambda question: [{"role": "user", "content": question}], max_new_tokens=2)])
+    assert any("1 of 1 requests had no video" in text for text in models.logged if isinstance(text, str))
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
