@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass
 class Totals:
-    """What all answers so far took: counts, and seconds per stage."""
+    """What answers took: counts, and seconds per stage."""
 
     requests: int = 0
     without_video: int = 0  # requests in which there was nothing to compress
@@ -63,6 +63,11 @@ class Totals:
         self.generated += sum(answer.output_tokens for answer in answers)
         for stage, spent in report.seconds.items():
             self.seconds[stage] += spent
+
+    def __add__(self, other: Totals) -> Totals:
+        seconds = {stage: spent + other.seconds[stage] for stage, spent in self.seconds.items()}
+        counts = {name: value + vars(other)[name] for name, value in vars(self).items() if name != "seconds"}
+        return Totals(**counts, seconds=seconds)
 
     @property
     def retention(self) -> float:
@@ -99,6 +104,9 @@ class Answerer:
             whose processor stacks videos, where numbers of frames differ.
         length: new tokens where a task states none.
         stop_at_blank_line: as in `Arguments`.
+
+    Attributes:
+        totals: what all answers so far took.
 
     Raises:
         UnsupportedError: random weights: they answer nothing.
@@ -141,17 +149,11 @@ class Answerer:
             UnknownNameError, InputError: a generation setting that cannot be followed; before anything runs.
             UnsupportedError, VideoError: a request that the model cannot take, or a file that cannot be read.
         """
-        plans = [
-            (
-                generation_options(r.generation, self.length),
-                stop_strings(r.generation, blank_line=self.stop_at_blank_line),
-            )
-            for r in requests
-        ]
+        options = [generation_options(request.generation, self.length) for request in requests]
+        stops = [stop_strings(request.generation, blank_line=self.stop_at_blank_line) for request in requests]
         answers: list[Answer] = []
-        for options, batch in self._batches(requests, [options for options, _ in plans]):
-            stops = [stops for _, stops in plans[len(answers) : len(answers) + len(batch)]]
-            answers += self._generate(batch, options, stops)
+        for shared, batch in self._batches(requests, options):
+            answers += self._generate(batch, shared, stops[len(answers) :])
             done(len(answers))
         return answers
 
@@ -175,6 +177,7 @@ class Answerer:
     def _generate(
         self, prompts: Sequence[Prompt], options: Mapping[str, Any], stops: Sequence[Sequence[str]]
     ) -> list[Answer]:
+        """One call of the model; `stops` begins with those of these prompts."""
         inputs = inputs_of(self.processor, prompts)
         width, lengths = inputs["input_ids"].shape[1], inputs["attention_mask"].sum(1).tolist()
         with self._press() as report:
@@ -188,7 +191,7 @@ class Answerer:
                 int(length) - sum(next(dropped) for _ in prompt.videos),
                 self._generated(ids),
             )
-            for prompt, text, stop, length, ids in zip(prompts, texts, stops, lengths, new.tolist(), strict=True)
+            for prompt, text, stop, length, ids in zip(prompts, texts, stops, lengths, new.tolist(), strict=False)
         ]
         self.totals.add(report, prompts, answers)
         return answers

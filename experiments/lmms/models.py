@@ -18,7 +18,7 @@ from adapters.errors import LoadError, UnsupportedError
 from adapters.loading import check_attention, check_device, check_dtype, load_published
 from adapters.micro import load_micro
 from experiments.display import progress_bar
-from experiments.lmms.answering import Answerer, Request
+from experiments.lmms.answering import Answerer, Request, Totals
 from experiments.lmms.arguments import FAMILY, Arguments, parse
 
 
@@ -43,9 +43,11 @@ class Vidpress(lmms):  # type: ignore[misc]  # lmms-eval is not installed where 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer every request, in order; tokens and seconds go to the log and into the results' `throughput`."""
         questions = [self._request(*request.args) for request in requests]
+        before, self.answerer.totals = self.answerer.totals, Totals()
         with progress_bar("answering") as progress:
             answers = self.answerer.answer(questions, lambda count: progress(count, len(questions)))
         totals = self.answerer.totals
+        self.answerer.totals = before + totals
         logger.info("vidpress, {}: {}", self.answerer.compressor.title, totals)
         if totals.without_video:
             logger.warning(

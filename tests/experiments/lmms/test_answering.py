@@ -96,7 +96,7 @@ def test_batches_of_different_videos_texts_and_settings(micro: tuple[Any, Any], 
         ask(one, "Which shape was visible only briefly?", num_beams=2),
     ]
     counts: list[int] = []
-    found = answerer(micro, batch=3).answer(requests, counts.append)
+    found = answerer(micro, batch=4).answer(requests, counts.append)
     assert counts == [3, 5]
     assert [found[i].text for i in (0, 1, 3, 4)] == [shape_one, shape_two, shape_two, shape_one]
     alone = answerer(micro).answer(requests)
@@ -113,10 +113,13 @@ def test_input_tokens_are_those_that_reached_the_language_model(micro: tuple[Any
 
 def test_several_videos_in_a_prompt(micro: tuple[Any, Any], clips: dict[Path, str]) -> None:
     content = [{"type": "video", "url": str(path)} for path in clips] + [{"type": "text", "text": "What moves?"}]
-    model = answerer(micro, "vidcom2", retention=0.25)
-    (found,) = model.answer([Request(lambda: [{"role": "user", "content": content}], SHORT)])
-    assert (model.totals.videos, model.totals.kept) == (2, 32 + 60)
-    assert found.text
+    requests = [ask(None, "What moves?"), Request(lambda: [{"role": "user", "content": content}], SHORT)]
+    whole, model = (answerer(micro, method, retention=0.25, batch=2) for method in ("none", "vidcom2"))
+    dropped = [
+        a.input_tokens - b.input_tokens for a, b in zip(whole.answer(requests), model.answer(requests), strict=True)
+    ]
+    assert dropped == [0, 128 - 32 + 240 - 60]
+    assert (model.totals.videos, model.totals.kept, model.totals.without_video) == (2, 32 + 60, 1)
 
 
 def test_a_video_asked_about_in_a_row_is_decoded_once(
@@ -135,10 +138,25 @@ def test_sampled_frames(micro: tuple[Any, Any]) -> None:
     assert model.totals.visual == 4 * 16
 
 
-def test_a_stop_string_ends_the_answer(micro: tuple[Any, Any]) -> None:
-    (question, right), *_ = QUESTIONS.items()
-    (found,) = answerer(micro).answer([ask(clip_path(), question, until=[right[1:], "never"])])
-    assert found.text == right[:1]
+def test_stop_strings_end_the_answers_that_ask_for_them(micro: tuple[Any, Any]) -> None:
+    first, second, third = list(QUESTIONS.values())[:3]
+    stops = [["never", first[1:]], [], third[1:]]
+    requests = [ask(clip_path(), q, until=stop) for q, stop in zip(QUESTIONS, stops, strict=False)]
+    found = answerer(micro, batch=2).answer(requests)
+    assert [item.text for item in found] == [first[:1], second, third[:1]]
+
+
+def test_a_checkpoints_own_sampling_settings_do_not_count(
+    micro: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published checkpoints say do_sample in their generation config; benchmarks say greedy."""
+    settings = micro[0].generation_config
+    for key, value in {"do_sample": True, "temperature": 50.0, "top_p": 1.0, "top_k": 400}.items():
+        monkeypatch.setattr(settings, key, value)
+    found = answerer(micro).answer([ask(clip_path(), question) for question in QUESTIONS])
+    assert [item.text for item in found] == list(QUESTIONS.values())
+    sampled = answerer(micro).answer([ask(clip_path(), question, do_sample=True) for question in QUESTIONS])
+    assert [item.text for item in sampled] != list(QUESTIONS.values())
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,9 @@ def test_requests_are_answered_from_their_documents(models: Any) -> None:
     (numbers,) = [values for values in models.logged if isinstance(values, tuple)]
     assert numbers[1] == 4
     assert numbers[3]["retention"] == 0.25
+    model.generate_until([instance(messages, 0)])
+    assert [values[1] for values in models.logged if isinstance(values, tuple)] == [4, 2]
+    assert (model.answerer.totals.requests, model.answerer.totals.visual) == (3, 768)
     assert model.device.type == "cpu"
     model.clean()
     assert model.cleaned
