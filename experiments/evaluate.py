@@ -22,7 +22,7 @@ from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
-from experiments.frames import auto_frames, frames_setting
+from experiments.frames import auto_frames, fixed_frames
 from experiments.journal import Journal
 from experiments.labels import label, parse
 from experiments.results import commit, output_folder, versions, write_json
@@ -116,8 +116,7 @@ class Runner:
         self.model, self.processor = model_from(self.cfg)
         compressor = next(iter(self.methods.values()))
         self.auto = auto_frames(self.cfg, self.model, self.processor, compressor, self.options)
-        setting = frames_setting(self.cfg)
-        self.frames = None if setting == "auto" else setting
+        self.frames = fixed_frames(self.cfg)
         # What the model cannot give shows before the first video is decoded.
         for method in self.methods.values():
             press(self.model, method, **self.options)

@@ -19,6 +19,7 @@ from adapters.errors import LoadError, UnsupportedError
 from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.display import facts, stage_table
+from experiments.frames import AUTO, fixed_frames, frames_setting
 from experiments.lmms import require
 from experiments.lmms.answering import Answerer, Totals
 from experiments.lmms.generation import generation_options
@@ -57,7 +58,7 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         compressor,
         budget,
         positions=positions,
-        frames=cfg.model.frames if cfg.frames is None and cfg.fps is None else cfg.frames,
+        frames=fixed_frames(cfg),
         fps=cfg.fps,
         batch=cfg.task.batch,
         length=cfg.max_new_tokens,
@@ -95,6 +96,8 @@ def check(cfg: DictConfig) -> None:
             raise InputError(f"{key}={cfg[key]}: a benchmark brings its own; leave {key}= out or use task=generate.")
     if cfg.data.name != "none":
         raise InputError(f"data={cfg.data.name}: a benchmark brings its own data; leave data= out.")
+    if frames_setting(cfg) == AUTO:
+        raise InputError("frames=auto is not supported here: write frames=32, or use task=evaluate.")
     if cfg.frames is not None and cfg.fps is not None:
         raise InputError(f"frames={cfg.frames} and fps={cfg.fps}: give one of them.")
     if isinstance(cfg.task.tasks, str) or not cfg.task.tasks:
