@@ -51,6 +51,7 @@ class Content:
         unused: jobs without a result, and why.
         errors: samples that failed, and why.
         published: tables of papers.
+        pairs: differences between named methods, as text; empty if none were asked for.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Content:
     unused: pd.DataFrame
     errors: pd.DataFrame
     published: Sequence[Published] = ()
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def html(content: Content) -> str:
@@ -76,6 +78,8 @@ def markdown_page(content: Content, folder: Path) -> str:
         parts += [
             f"![]({path.relative_to(folder).as_posix()})\n\n{caption}" for caption, path in section.pictures.items()
         ]
+    if len(content.pairs):
+        parts += ["## One method minus another", markdown(content.pairs)]
     if len(content.unused):
         parts += ["## Jobs without a result", markdown(content.unused)]
     if len(content.errors):
@@ -137,6 +141,10 @@ th[aria-sort=descending] button::after { content: " ▼"; }
 {% endfor %}
 {{ table(section.table, "sortable") }}
 {% endfor %}
+{% if content.pairs | length %}
+<h2>One method minus another</h2>
+{{ table(content.pairs, "sortable") }}
+{% endif %}
 {% if content.unused | length %}
 <h2>Jobs without a result</h2>
 {{ table(content.unused, "prose") }}
