@@ -87,7 +87,7 @@ def test_an_unknown_argument_is_refused_with_the_closest(given: dict[str, object
     [
         ({"compressor": "vidcom"}, UnknownNameError, "Did you mean 'vidcom2'"),
         ({"allocator": "fcb"}, UnknownNameError, "Did you mean 'fca'"),
-        ({"compressor": "fastvid", "allocator": "fca"}, BuildError, "does not split into parts"),
+        ({"compressor": "fastvid", "selector": "random"}, BuildError, "does not split into parts"),
         ({"retention": 2.0}, BudgetError, "outside"),
         ({"retention": 0.1, "tokens": 8}, BudgetError, "two budgets"),
         ({"frames": 8, "fps": 1.0}, InputError, "give one of them"),
