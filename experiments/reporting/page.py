@@ -16,7 +16,9 @@ from experiments.reporting.tables import markdown
 HOW_TO_READ = (
     "Accuracy is right answers of n, in %, with Wilson's 95 % interval; samples that failed are not in n. Runs that "
     "differ in their seed alone are pooled. Differences are between answers to the same n questions, in percentage "
-    "points, with a 95 % interval from a bootstrap over videos, and McNemar's exact p. Where many differences are "
+    "points, with a 95 % interval from a bootstrap over videos, and McNemar's exact p. Wilson's interval and McNemar's "
+    "p take questions as independent, which several about one video are not quite: where p and the bootstrap disagree, "
+    "trust the bootstrap. Where many differences are "
     "tested, some are small by chance alone: p is not corrected for that. Tokens are means and seconds medians per "
     "question; times of jobs that shared a machine are those of a busy machine."
 )

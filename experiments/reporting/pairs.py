@@ -21,7 +21,8 @@ def differences(samples: pd.DataFrame, groups: Groups, pairs: Sequence[Sequence[
     Args:
         samples: of `collect`.
         groups: of `question_groups`.
-        pairs: names of methods, as tables show them: (first, second).
+        pairs: names of methods, as tables show them: (first, second). With its settings behind it, "vidcom2
+            (auto_retention=0.25)", a name stands for those runs alone, and is compared whatever the other's are.
 
     Returns:
         model, data, settings, budget, method, other; and of `all` questions and each group g: g_n, g_minus, g_low,
@@ -30,7 +31,8 @@ def differences(samples: pd.DataFrame, groups: Groups, pairs: Sequence[Sequence[
     Raises:
         InputError: a pair that is none, or a name that no run has.
     """
-    known = sorted(samples["method"].unique())
+    shown = samples[["method", "settings"]].agg(lambda row: display_name(*row), axis=1)
+    known = sorted({*samples["method"], *shown})
     rows = []
     for pair in pairs:
         if isinstance(pair, str) or len(pair) != 2:
@@ -40,12 +42,14 @@ def differences(samples: pd.DataFrame, groups: Groups, pairs: Sequence[Sequence[
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f" Did you mean {close[0]}?" if close else ""
                 raise InputError(f"task.pairs: no run is called {name!r}.{hint} Known: {', '.join(known)}.")
-        first, second = (samples[samples["method"] == name] for name in pair)
-        for scope, mine in first.groupby(SCOPE, sort=False):
-            theirs = second[(second[SCOPE] == pd.Series(scope, SCOPE)).all(axis=1)]
+        first, second = (samples[(samples["method"] == name) | (shown == name)] for name in pair)
+        plain = all(name in set(samples["method"]) for name in pair)
+        scope = SCOPE if plain else [key for key in SCOPE if key != "settings"]
+        for values, mine in first.groupby(scope, sort=False):
+            theirs = second[(second[scope] == pd.Series(values, scope)).all(axis=1)]
             if len(theirs):
-                row: dict[str, Any] = dict(zip(SCOPE, scope, strict=True)) | {"method": pair[0], "other": pair[1]}
-                rows.append(row | _by_group(mine, theirs, groups))
+                row: dict[str, Any] = {"settings": "", **dict(zip(scope, values, strict=True))}
+                rows.append(row | {"method": pair[0], "other": pair[1]} | _by_group(mine, theirs, groups))
     return pd.DataFrame(rows)
 
 
