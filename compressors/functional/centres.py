@@ -55,25 +55,30 @@ class CentreSimilarity:
         norm, sums = self._norms_and_sums(tokens, mask)
         capacity = tokens.capacity.unsqueeze(1)
         video_centres, centres = self._video_centres(sums, capacity), sums.div_(capacity.clamp_min(1))
-        products = norm.new_empty(tokens.frames, tokens.places, 2)
-        for block in blocks(tokens, products=1 if products_alike(tokens) else 2):
-            both = torch.stack([video_centres[block.frames], centres[block.frames]], dim=1)
-            products[block.frames, block.places] = block.dots(both)
+        product = self._products(tokens, video_centres, centres)
         length = torch.stack([torch.linalg.vector_norm(c, dim=1) for c in (video_centres, centres)], dim=1)
-        similarity = self._kernel(products, norm.unsqueeze(2), length.unsqueeze(1))
+        similarity = self._kernel(product, norm.unsqueeze(2), length.unsqueeze(1))
         return similarity[..., 0], similarity[..., 1]
 
     def _norms_and_sums(self, tokens: VideoTokens, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """On the masked channels: ‖x‖ `[T, N]`, and the sum of a frame's tokens `[T, C]`, of length 1 or raw."""
-        norm = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
+        norms = []
         sums = tokens.features.new_zeros(tokens.frames, tokens.channels, dtype=torch.float32)
         for block in blocks(tokens):
             masked = block.values if mask is None else block.times(mask)
-            length = torch.linalg.vector_norm(masked, dim=-1)
-            norm[block.frames, block.places] = length
-            weight = length.clamp_min(_TINY).reciprocal_() if self.centres == "unit" else None
-            sums[block.frames] += column_sums(masked, weight)
-        return norm, sums
+            norm = torch.linalg.vector_norm(masked, dim=-1)
+            norms.append(norm.flatten())
+            weight = norm.clamp_min(_TINY).reciprocal_() if self.centres == "unit" else None
+            sums[block.frames].add_(column_sums(masked, weight))
+        return torch.cat(norms).view(tokens.frames, tokens.places), sums
+
+    def _products(self, tokens: VideoTokens, *centres: Tensor) -> Tensor:
+        """Every token times its frame's k centres, each `[T, C]` -> `[T, N, k]`."""
+        products = []
+        for block in blocks(tokens, products=1 if products_alike(tokens) else len(centres)):
+            vectors = torch.stack([centre[block.frames] for centre in centres], dim=1)
+            products.append(block.dots(vectors).flatten(0, 1))
+        return torch.cat(products).view(tokens.frames, tokens.places, len(centres))
 
     def _video_centres(self, sums: Tensor, capacity: Tensor) -> Tensor:
         """The video centre that each frame is compared with, `[T, C]`: one for all, or one per window of frames."""

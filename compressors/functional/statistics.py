@@ -36,7 +36,7 @@ class ChannelStatistics:
     finite: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen: that would take longer to make, and there are many
 class Block:
     """Whole frames, or a part of one frame; to be used before the next block is asked for.
 
@@ -73,11 +73,12 @@ class Block:
             last = vectors.shape[1] - 1
             sums = [self.times(vectors[:, j].unsqueeze(1), last=j == last).sum(-1) for j in range(last + 1)]
             return torch.stack(sums, dim=-1)
-        frames, places, _ = self.values.shape
-        result = self.values.new_empty(frames, places, 1, vectors.shape[1])
-        for tokens, columns, out in zip(self.values, vectors.mT, result, strict=True):
-            torch.bmm(tokens.unsqueeze(1), columns.expand(places, -1, -1), out=out)
-        return result.squeeze(2)
+        places = self.values.shape[1]
+        each = [
+            torch.bmm(tokens.unsqueeze(1), columns.expand(places, -1, -1))
+            for tokens, columns in zip(self.values.unbind(), vectors.mT.unbind(), strict=True)
+        ]
+        return torch.stack(each).squeeze(2)
 
     def _room(self, last: bool) -> Tensor | None:
         return self.values if self.own and last else self.spare
@@ -106,17 +107,21 @@ def blocks(tokens: VideoTokens, products: int = 1) -> Iterator[Block]:
 
     copy = buffer() if own and not compiling else None
     spare = buffer() if not compiling and (products == 2 or not own) else None
-    for frame in range(0, tokens.frames, many):
-        for place in range(0, places, few):
-            where = slice(frame, min(frame + many, tokens.frames)), slice(place, min(place + few, places))
-            values = features[where]
+    for frame, group in enumerate(features.split(many)):
+        for place, part in enumerate(group.split(few, dim=1)):
+            where = _stretch(frame * many, part.shape[0]), _stretch(place * few, part.shape[1])
+            values = part
             if own:
-                values = values.float() if copy is None else _part(copy, values).copy_(values)
+                values = part.float() if copy is None else _part(copy, part).copy_(part)
             if tokens.valid is not None:
                 absent = tokens.valid[where].logical_not().unsqueeze(-1)
                 values = values.masked_fill(absent, 0.0) if copy is None else values.masked_fill_(absent, 0.0)
-            room = None if spare is None else _part(spare, values)
-            yield Block(*where, values, own=copy is not None, spare=room, alike=alike)
+            room = None if spare is None else _part(spare, part)
+            yield Block(*where, values, copy is not None, room, alike)
+
+
+def _stretch(start: int, length: int) -> slice:
+    return slice(start, start + length)
 
 
 def products_alike(tokens: VideoTokens) -> bool:
@@ -136,7 +141,7 @@ def products_alike(tokens: VideoTokens) -> bool:
 
 
 def _part(buffer: Tensor, like: Tensor) -> Tensor:
-    return buffer[: like.shape[0], : like.shape[1]]
+    return buffer if buffer.shape == like.shape else buffer[: like.shape[0], : like.shape[1]]
 
 
 def _buffer_values(features: Tensor, buffers: int) -> int:
