@@ -18,6 +18,7 @@ from compressors.tokens import VideoTokens
 _SCRATCH_SHARE = 1 / 28  # of the features' bytes: what float32 scratch may take at one time
 _SCRATCH_LEAST = 1 << 17  # values; below that, the cost of a call outweighs its work
 _SCRATCH_MOST = 1 << 20  # values per buffer; more does not make a processor's caches happier
+_READ_TWICE = 1 << 19  # values that are still in a cache when they are read again
 _LINE = 16  # float32 values in a cache line
 
 
@@ -107,8 +108,8 @@ def blocks(tokens: VideoTokens, products: int = 1) -> Iterator[Block]:
 
     copy = buffer() if own and not compiling else None
     spare = buffer() if not compiling and (products == 2 or not own) else None
-    for frame, group in enumerate(features.split(many)):
-        for place, part in enumerate(group.split(few, dim=1)):
+    for frame, group in enumerate(torch.split(features, many)):
+        for place, part in enumerate(torch.split(group, few, dim=1)):
             where = _stretch(frame * many, part.shape[0]), _stretch(place * few, part.shape[1])
             values = part
             if own:
@@ -131,7 +132,9 @@ def products_alike(tokens: VideoTokens) -> bool:
     a cache line a token begins: with a multiple of 16 float32 channels, all begin at the same place.
     """
     features = tokens.features
-    if features.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkl.is_available():
+    if features.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return False
     if tokens.channels % _LINE or torch.get_float32_matmul_precision() != "highest":
         return False
@@ -189,9 +192,9 @@ def _moments(tokens: VideoTokens) -> Iterator[tuple[int | Tensor, Tensor, Tensor
     features = tokens.features.detach()
     plain = features.device.type == "cpu" and not torch.compiler.is_compiling() and features.is_contiguous()
     if plain and tokens.valid is None and features.dtype != torch.float64:
-        # What batch normalisation does: sums and squares in float32 straight from any dtype, nothing is written.
+        # What batch normalisation does: float32 sums straight from any dtype, without writing anything down.
         running = torch.zeros(2, tokens.channels)
-        for part in features.flatten(0, 1).split(max(1, _SCRATCH_MOST // tokens.channels)):
+        for part in torch.split(features.flatten(0, 1), max(1, _READ_TWICE // tokens.channels)):
             yield part.shape[0], *torch.batch_norm_update_stats(part, running[0], running[1], 0.0)
         return
     for block in blocks(tokens):
