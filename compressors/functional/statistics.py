@@ -74,12 +74,12 @@ class Block:
             last = vectors.shape[1] - 1
             sums = [self.times(vectors[:, j].unsqueeze(1), last=j == last).sum(-1) for j in range(last + 1)]
             return torch.stack(sums, dim=-1)
-        places = self.values.shape[1]
+        frames, places, _ = self.values.shape
         each = [
-            torch.bmm(tokens.unsqueeze(1), columns.expand(places, -1, -1))
-            for tokens, columns in zip(self.values.unbind(), vectors.mT.unbind(), strict=True)
+            torch.bmm(tokens.unsqueeze(1), own.mT.expand(places, -1, -1))
+            for tokens, own in zip(self.values.unbind(), vectors.unbind(), strict=True)
         ]
-        return torch.stack(each).squeeze(2)
+        return (each[0] if frames == 1 else torch.cat(each)).view(frames, places, -1)
 
     def _room(self, last: bool) -> Tensor | None:
         return self.values if self.own and last else self.spare
