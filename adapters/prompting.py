@@ -64,7 +64,8 @@ def questions_about(processor: Any, questions: Sequence[str], video: Video) -> d
     """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once."""
     inputs = prompts(processor, questions, [video] * len(questions))
     pixels = inputs["pixel_values_videos"]
-    return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)]}
+    # A copy: a view would keep the pixels of all rows in memory.
+    return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)].clone()}
 
 
 def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:

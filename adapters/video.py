@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
 
 from compressors.errors import VidpressError
 
@@ -152,14 +153,21 @@ def _explained(path: Path) -> Generator[None, None, None]:
         raise VideoError(f"{path}: {'this is a folder' if path.is_dir() else 'no such file'}; give a video file's path")
     try:
         yield
+    except (StopIteration, RuntimeError) as error:  # a decoder that ends before its first frame
+        raise VideoError(f"{path}: no frame could be decoded; the file is empty, cut off or damaged") from error
     except av.error.FFmpegError as error:
         message = f"{path}: not a video that FFmpeg can read, or one that is cut off or damaged ({error.strerror})"
         raise VideoError(message) from error
 
 
+def _container(path: Path) -> InputContainer:
+    # Titles and other texts may be in any encoding; they are of no interest here.
+    return av.open(str(path), metadata_errors="replace")
+
+
 def _header(path: Path) -> tuple[int | None, float]:
     """The number of frames a file announces, if it does, and its frames per second."""
-    with av.open(str(path)) as container:
+    with _container(path) as container:
         if not container.streams.video:
             raise VideoError(f"{path}: no video stream in this file (is it sound only?)")
         stream = container.streams.video[0]
@@ -167,8 +175,8 @@ def _header(path: Path) -> tuple[int | None, float]:
 
 
 def _decode(path: Path, span: Span) -> Generator[tuple[float, av.VideoFrame], None, None]:
-    """The frames of a span, each with its seconds from the span's start."""
-    with av.open(str(path)) as container:
+    """The frames of a span, each with its seconds from the span's start; the first may have been on screen before."""
+    with _container(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         clock = stream.time_base or Fraction(1, 1000)
@@ -182,15 +190,23 @@ def _decode(path: Path, span: Span) -> Generator[tuple[float, av.VideoFrame], No
                     break
             container.seek(int(target / clock), stream=stream, backward=True)
         rate = float(stream.average_rate or stream.guessed_rate or 1)
+        shown = None  # the frame on screen when the span starts
         for count, frame in enumerate(container.decode(video=0)):
             time = frame.time if frame.time is not None else count / rate
             first = time if first is None else first
             # Times are rounded to the container's clock, hence a tolerance.
             since = time - first - span.start
+            if since < -1e-4:
+                shown = frame
+                continue
+            if shown is not None and since > 1e-4:
+                yield 0.0, shown
+            shown = None
             if since >= span.end - span.start - 1e-4:
                 return
-            if since >= -1e-4:
-                yield max(0.0, since), frame
+            yield max(0.0, since), frame
+        if shown is not None and span.start < (shown.time or 0.0) - (first or 0.0) + 1 / rate:
+            yield 0.0, shown
 
 
 def _collect(
@@ -204,12 +220,14 @@ def _collect(
 ) -> Video:
     images: list[np.ndarray] = []
     times: list[float] = []
-    frame, count, now = None, 0, 0.0
+    frame, count, now, upcoming = None, 0, 0.0, 0.0
     with closing(_decode(path, span)) as decoder:
         for count, (now, frame) in enumerate(decoder, start=1):
             # Times are rounded to the container's clock, hence a tolerance of a tenth of a frame.
-            due = now + 0.1 / rate >= len(times) / fps if fps else wanted is None or count - 1 in wanted
+            due = now + 0.1 / rate >= upcoming if fps else wanted is None or count - 1 in wanted
             if due:
+                # After a gap the next multiple of 1 / fps counts, not those that passed meanwhile.
+                upcoming = (math.floor((now + 0.1 / rate) * fps) + 1) / fps if fps else 0.0
                 images.append(_upright(frame))
                 times.append(now)
             if progress:

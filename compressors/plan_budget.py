@@ -86,7 +86,8 @@ def plan_budget(
     if not compressor.exact:
         raise BudgetError(
             f"{compressor.title} does not keep an exact number of tokens, so nothing is known beforehand: "
-            f"use a method other than none and without _released or _paper."
+            f"use a method other than none and without _released or _paper (for all tokens of fewer frames: any exact "
+            f"method with auto_retention=1, which leaves them as they are)."
         )
     budget = Budget(retention, tokens, tokens_per_frame)
     groups = _groups(budget, places, available, auto_retention, frames_per_group) if frames == "auto" else frames

@@ -65,7 +65,8 @@ def check_numbers(cfg: DictConfig) -> None:
     frames_setting(cfg)
     for key, (kind, least) in NUMBERS.items():
         value: Any = OmegaConf.select(cfg, key)
-        if value is None and (key == "fps" or key.startswith("task.")):
+        absent = key.startswith("task.") and key.partition(".")[2] not in cfg.task
+        if value is None and (key == "fps" or absent):
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or float(value) < least:

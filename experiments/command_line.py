@@ -162,10 +162,11 @@ def _closest_setting(key: str) -> str:
 
 
 def _known_keys() -> Iterator[str]:
-    """Every setting of the default configuration, dotted."""
+    """Every setting of the configuration, dotted, with the task, model and data that were asked for."""
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in ("task", "model", "data") and "," not in word]
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
-        config = OmegaConf.to_container(compose("config"))
+        config = OmegaConf.to_container(compose("config", chosen))
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         if isinstance(node, dict):

@@ -15,6 +15,7 @@ from rich.text import Text
 
 BAR_WIDTH = 40
 MAX_BARS = 32
+MAX_REASONS = 5
 SPARKS = "▁▂▃▄▅▆▇█"
 STAGES = {
     "decode_video": "decode video",
@@ -74,6 +75,13 @@ def evaluation_tables(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         for name, run in runs.items():
             scores = [run["kinds"].get(kind) for kind in kinds]
             table.add_row(Text(name), *(percent(score["accuracy"]) if score else "–" for score in scores))
+        yield Padding(table, (1, 0, 0, 0))
+    if result["errors"]:
+        table = Table(title="Samples that failed, over all methods", title_justify="left")
+        table.add_column("samples", justify="right")
+        table.add_column("reason")
+        for reason, count in sorted(result["errors"].items(), key=lambda item: -item[1])[:MAX_REASONS]:
+            table.add_row(str(count), Text(reason))
         yield Padding(table, (1, 0, 0, 0))
     compared = {name: c for name, c in result["comparisons"].items() if c is not None}
     if compared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, repeat
 from pathlib import Path
@@ -22,7 +23,7 @@ from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
-from experiments.frames import auto_frames, frames_setting
+from experiments.frames import auto_frames, fixed_frames
 from experiments.journal import Journal
 from experiments.labels import label, parse
 from experiments.results import commit, output_folder, versions, write_json
@@ -49,6 +50,8 @@ def run(cfg: DictConfig) -> None:
         console.print(table)
     path = write_json(folder / "result.json", result)
     Console(stderr=True).print(f"written: {path}", soft_wrap=True, highlight=False)
+    if not any(summary["n"] for summary in result["runs"].values()):
+        raise InputError("not one sample could be answered; the reasons stand above and in samples.jsonl.")
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -61,13 +64,18 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     check_numbers(cfg)
     budget, positions = budget_from(cfg), positions_from(cfg)
     main = compressor_from(cfg)
-    methods = {label(main): main, **{label(other): other for other in map(parse, cfg.task.against)}}
+    methods = {label(main): main, **{label(other): other for other in map(parse, _names(cfg.task.against))}}
     dataset = dataset_from(cfg.data)
-    identity = {"methods": list(methods), "config": _settings(cfg), "versions": versions()}
-    with Journal(folder, identity) as journal:
+    identity = {
+        "methods": list(methods),
+        "samples": dataset.fingerprint,
+        "config": _settings(cfg),
+        "versions": versions(),
+    }
+    with Journal(folder, identity, commit()) as journal:
         runner = Runner(cfg, dataset, methods, {"positions": positions, **budget}, journal)
         runner.run()
-        lines = journal.lines
+        lines, commits = journal.lines, journal.commits
     by_run = {name: [line for line in lines if line["run"] == name] for name in methods}
     first = label(main)
     return {
@@ -76,12 +84,13 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "label": first,
         "model": cfg.model.name,
         "data": dataset.name,
-        "seed": cfg.data.get("seed"),
+        "seed": cfg.seed,
         "budget": budget or {"retention": 0.25},
         "runs": {name: summarise(answered) for name, answered in by_run.items()},
         "comparisons": {name: compare(by_run[first], by_run[name]) for name in methods if name != first},
+        "errors": _reasons(lines),
         **identity,
-        "commit": commit(),
+        "commit": " then ".join(map(str, commits)),
     }
 
 
@@ -105,7 +114,9 @@ class Runner:
         journal: Journal,
     ) -> None:
         self.cfg, self.dataset, self.methods, self.options, self.journal = cfg, dataset, methods, options, journal
-        self.done = {(line["run"], line["id"]) for line in journal.lines}
+        self.done = journal.done
+        # Chance follows the command's seed, as far as the data, which may follow it too, does not.
+        self.draw = cfg.seed - (cfg.data.get("seed") or 0)
         self.order = {video: n for n, video in enumerate(dict.fromkeys(s.video for s in dataset.samples))}
 
     def run(self) -> None:
@@ -116,8 +127,7 @@ class Runner:
         self.model, self.processor = model_from(self.cfg)
         compressor = next(iter(self.methods.values()))
         self.auto = auto_frames(self.cfg, self.model, self.processor, compressor, self.options)
-        setting = frames_setting(self.cfg)
-        self.frames = None if setting == "auto" else setting
+        self.frames = fixed_frames(self.cfg)
         # What the model cannot give shows before the first video is decoded.
         for method in self.methods.values():
             press(self.model, method, **self.options)
@@ -177,14 +187,16 @@ class Runner:
         """One batch under one method, as lines of the journal."""
         samples, _, decoding = zip(*entries, strict=True)
         rows = len(samples)
-        method = reseeded(self.methods[name], self.order[samples[0].video])
+        method = reseeded(self.methods[name], self.order[samples[0].video], self.draw)
         pressed = press(self.model, method, **self.options)
         try:
             with pressed as report, pressed.same_video(rows if about_one_video(samples) else 0):
                 output = self.model.generate(**inputs, max_new_tokens=self.cfg.max_new_tokens, do_sample=False)
             seen = report.videos
         except InputError as error:  # features that are not finite
-            return [failed(name, sample, error) for sample in samples]
+            if rows == 1:
+                return [failed(name, samples[0], error)]
+            return [line for entry in entries for line in self._answer(name, [entry], self._prompts([entry]))]
         replies = answers(self.processor, inputs, output)
         seconds = {stage: spent / rows for stage, spent in report.seconds.items()}
         lines, shown = [], set()
@@ -244,6 +256,16 @@ def failed(name: str, sample: Sample, error: Exception) -> dict[str, Any]:
     """The line of a sample that could not be answered."""
     about = {"run": name, "id": sample.id, "video": sample.video, "kind": sample.kind, "expected": sample.expected}
     return {**about, "answer": None, "right": None, "visual": 0, "kept": 0, "seconds": {}, "error": str(error)}
+
+
+def _names(given: Any) -> list[str]:
+    """Names of methods: a list, one, or none."""
+    return [] if given is None else [given] if isinstance(given, str) else list(given)
+
+
+def _reasons(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Why samples failed, and how many of all runs each."""
+    return dict(Counter(line["error"] for line in lines if line["error"] is not None))
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

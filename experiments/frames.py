@@ -120,6 +120,12 @@ def frames_setting(cfg: DictConfig) -> int | Literal["auto"] | None:
     return chosen
 
 
+def fixed_frames(cfg: DictConfig) -> int | None:
+    """`frames` as a number; None where all are read, and where `auto_frames` decides."""
+    setting = frames_setting(cfg)
+    return None if setting == AUTO else setting
+
+
 def auto_frames(
     cfg: DictConfig, model: Any, processor: Any, compressor: Compressor, budget: Mapping[str, Any]
 ) -> AutoFrames | None:

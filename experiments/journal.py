@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -19,26 +20,53 @@ class Journal:
     Args:
         folder: made if it is not there.
         identity: whatever decides the answers; a folder with another identity is refused.
-
-    Attributes:
-        lines: what was answered before, in order.
+        commit: of the code that goes on now; all that had a part in the run are in `commits`.
 
     Raises:
-        InputError: the folder holds another run, or a file that is no journal.
+        InputError: the folder cannot be written, holds another run or a file that is no journal, or another process is
+            writing into it.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], commit: str | None = None) -> None:
         self.path = folder / "samples.jsonl"
-        self.lines: list[dict[str, Any]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        self._latest: dict[tuple[str, str], dict[str, Any]] = {}
+        self.commits: list[str | None] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / ".lock").open("ab")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process is writing here; wait for it, or give another folder."
+            ) from None
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder.") from error
+        self._lock = lock  # held as long as it is open
+        try:
+            self._open(folder, identity, commit)
+        except BaseException:
+            lock.close()
+            raise
+
+    def _open(self, folder: Path, identity: Mapping[str, Any], commit: str | None) -> None:
         told = folder / "run.json"
         if told.exists():
-            _refuse_another(folder, json.loads(told.read_text(encoding="utf-8")), json.loads(json.dumps(identity)))
+            try:
+                before = json.loads(told.read_text(encoding="utf-8"))
+                self.commits = before.pop("commits", [])
+            except (ValueError, AttributeError) as error:
+                raise InputError(f"{told}: not the record of a run ({error}): give another folder.") from error
+            _refuse_another(folder, before, json.loads(json.dumps(identity)))
         elif self.path.exists():
             raise InputError(f"{self.path} exists without run.json: give another folder.")
-        write_json(told, identity)
+        self.commits += [commit] if commit not in self.commits else []
+        write_json(told, {**identity, "commits": self.commits})
         self._file = self.path.open("a+b")
-        self._take_up()
+        try:
+            self._take_up()
+        except BaseException:
+            self._file.close()
+            raise
 
     def _take_up(self) -> None:
         """Read what is there; a last line that was being written when the run was stopped is cut off."""
@@ -48,8 +76,8 @@ class Journal:
             try:
                 if not line.endswith(b"\n"):
                     break
-                self.lines.append(json.loads(line))
-            except ValueError as error:
+                self._note(json.loads(line))
+            except (ValueError, TypeError, KeyError) as error:
                 raise InputError(f"{self.path}:{number}: not a line of a journal ({error}).") from error
             whole += len(line)
         self._file.truncate(whole)
@@ -60,7 +88,21 @@ class Journal:
         self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in new).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.lines += new
+        for line in new:
+            self._note(line)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """One line per run and sample, the latest: a sample that failed may have been tried again."""
+        return list(self._latest.values())
+
+    @property
+    def done(self) -> set[tuple[str, str]]:
+        """(run, id) of every sample that was answered; those that failed are tried again."""
+        return {key for key, line in self._latest.items() if line["error"] is None}
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self._latest[line["run"], line["id"]] = line
 
     def __enter__(self) -> Journal:
         return self
@@ -69,6 +111,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self._lock.close()
 
 
 def _refuse_another(folder: Path, before: Any, now: Any) -> None:

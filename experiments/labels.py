@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from compressors.base import Compressor, Part
 from compressors.build import build
@@ -23,7 +25,11 @@ def label(compressor: Compressor) -> str:
     name = compressor.title
     default = build(name)
     if not isinstance(compressor, Composition) or not isinstance(default, Composition):
-        return name + _brackets(_changes(compressor, default))
+        inside = getattr(compressor, "allocator", None)
+        changes = [change for change in _changes(compressor, default) if not change.startswith("allocator=")]
+        if isinstance(inside, Part) and inside != getattr(default, "allocator", None):
+            return f"{name}{_brackets(changes)}+{inside.name}{_brackets(_own_changes(inside))}"
+        return name + _brackets(changes)
     parts, changes = "", []
     for kind in PARTS:
         mine, theirs = getattr(compressor, kind), getattr(default, kind)
@@ -39,6 +45,8 @@ def label(compressor: Compressor) -> str:
 def parse(text: str) -> Compressor:
     """The compressor of a short name: a preset, parameters in brackets, another allocator after a plus.
 
+    A parameter of a part may be written as in labels, `allocator.temperature=0.1`.
+
     Raises:
         UnknownNameError, BuildError: as `build`; text that is no such name.
 
@@ -50,21 +58,43 @@ def parse(text: str) -> Compressor:
     if match is None:
         raise BuildError(f"{text!r} is no method: write random, random+fca or random(seed=3)+mass(power=2).")
     name, own, allocator, its = match.groups()
-    chosen = None if allocator is None else {"name": allocator, **_parameters(its, text)}
-    return build(name, allocator=chosen, **_parameters(own, text))
+    params = _parameters(own, text)
+    parts = {kind: params.pop(kind) for kind in PARTS if kind in params}
+    if allocator is not None:
+        if "allocator" in parts:
+            raise BuildError(f"{text!r} names two allocators: write one.")
+        parts["allocator"] = {"name": allocator, **_parameters(its, text)}
+    plain = build(name)
+    for kind, spec in parts.items():
+        if isinstance(spec, dict) and "name" not in spec:
+            part = getattr(plain, kind, None)
+            if not isinstance(part, Part):
+                raise BuildError(f"{text!r}: {name} has no {kind} whose parameters could be set.")
+            parts[kind] = {"name": part.name, **spec}
+    return build(name, **parts, **params)
 
 
 _PIECE = r"(\w+)(?:\(([^()]*)\))?"
 
 
 def _parameters(text: str | None, whole: str) -> dict[str, Any]:
-    """`a=1, b=max` as plain values, read as YAML."""
+    """`a=1, part.b=max` as plain values, read as YAML; those of a part in a dictionary of their own."""
     found: dict[str, Any] = {}
-    for item in filter(None, (text or "").split(",")):
+    for item in filter(None, re.split(r",(?![^\[]*\])", text or "")):
         key, equals, value = item.partition("=")
-        if not equals or not key.strip().isidentifier():
+        kind, _, field = key.strip().rpartition(".")
+        if not equals or not field.isidentifier() or kind not in ("", *PARTS):
             raise BuildError(f"{whole!r}: {item.strip()!r} is no parameter; write name=value, of a part's own fields.")
-        found[key.strip()] = OmegaConf.create(f"value: {value}").value
+        try:
+            read: Any = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise BuildError(f"{whole!r}: {value.strip()!r} cannot be read as a value.") from error
+        content = read["value"]
+        content = tuple(content) if isinstance(content, list) else content
+        if kind:
+            found.setdefault(kind, {})[field] = content
+        else:
+            found[field] = content
     return found
 
 
@@ -89,7 +119,7 @@ def _changes(mine: Any, theirs: Any) -> list[str]:
         elif isinstance(value, Part):
             found.append(f"{field.name}={value.name}{_brackets(_own_changes(value))}")
         else:
-            found.append(f"{field.name}={value}")
+            found.append(f"{field.name}={'null' if value is None else value}")
     return found
 
 

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -37,19 +37,27 @@ def run(cfg: DictConfig) -> None:
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         raise LoadError(f"task=report needs {', '.join(missing)}: pip install 'vidpress[report]'.")
     # After that check, as they need the extra packages.
-    from experiments.reporting import collect, page, plots, published, tables
+    import pandas as pd
+
+    from experiments.reporting import collect, page, pairs, plots, published, tables
 
     beside = published.published(_list(cfg.task.published))
     found = collect.collect(places_from(cfg))
     folder = Path(cfg.task.folder) if cfg.task.folder else output_folder()
     folder.mkdir(parents=True, exist_ok=True)
     sections, written, errors = [], [], collect.errors(found.samples)
-    console = Console()
+    console, compared = Console(), pd.DataFrame()
     if len(found.samples):
         against = _list(cfg.task.against)
         groups = tables.question_groups(found.samples["kind"], _list(cfg.task.questions) or None)
         table = tables.summarise(found.samples, groups, against)
         written += tables.write_tables(table, folder)
+        if cfg.task.pairs:
+            wanted: Any = OmegaConf.to_container(cfg.task.pairs)
+            numbers = pairs.differences(found.samples, groups, wanted)
+            numbers.to_csv(folder / "pairs.csv", index=False)
+            written.append(folder / "pairs.csv")
+            compared = pairs.readable(numbers, groups)
         parts = tables.sections(table)
         for title, part in parts.items():
             model, data = part.iloc[0][["model", "data"]]
@@ -61,7 +69,9 @@ def run(cfg: DictConfig) -> None:
             text = tables.readable(part, groups, against)
             sections.append(page.Section(title, REMARKS.get(model, ""), text, pictures))
             show(console, title, text)
-    content = page.Content(cfg.task.title or "vidpress report", found.notes, sections, found.unused, errors, beside)
+    content = page.Content(
+        cfg.task.title or "vidpress report", found.notes, sections, found.unused, errors, beside, compared
+    )
     written.append(write_text(folder / "report.md", page.markdown_page(content, folder)))
     written.append(write_text(folder / "report.html", page.html(content)))
     for note in found.notes:

@@ -9,15 +9,16 @@ from compressors.base import Compressor
 from compressors.composition import Composition
 from compressors.methods import PARTS
 
-_STRIDE = 1_000_003
+_STRIDE, _RUNS = 1_000_003, 998_244_353
 
 
-def reseeded(compressor: Compressor, number: int) -> Compressor:
+def reseeded(compressor: Compressor, number: int, draw: int = 0) -> Compressor:
     """The same compressor with another draw: `random` on its own would choose the same places in every video alike.
 
     Args:
         compressor: any; without a part that has a `seed` it is returned as it is.
-        number: of the video; 0 leaves the seeds as they were set.
+        number: of the video.
+        draw: of the run; where both are 0 the seeds are as they were set.
     """
     if not isinstance(compressor, Composition):
         return compressor
@@ -25,5 +26,5 @@ def reseeded(compressor: Compressor, number: int) -> Compressor:
     for kind in PARTS:
         part = getattr(compressor, kind)
         if part is not None and hasattr(part, "seed"):
-            parts[kind] = dataclasses.replace(part, seed=part.seed + _STRIDE * number)
+            parts[kind] = dataclasses.replace(part, seed=part.seed + _STRIDE * number + _RUNS * draw)
     return dataclasses.replace(compressor, **parts) if parts else compressor

@@ -15,6 +15,7 @@ from adapters.errors import LoadError
 from adapters.loading import check_attention, check_device, check_dtype, load_published, load_random
 from adapters.micro import clip_path, load_micro
 from adapters.prompting import LayoutProcessor
+from compressors.errors import InputError
 from experiments.frames import frames_setting
 
 DEFAULT_QUESTION = "Describe the video."
@@ -31,8 +32,14 @@ class Clip:
 
 
 def clip_from(cfg: DictConfig) -> Clip:
-    """The video and the question that `video` and `question` name; null is the embedded clip, null is its question."""
+    """The video and the question that `video` and `question` name; null is the embedded clip, null is its question.
+
+    Raises:
+        InputError: an empty question; frames as in `frames_setting`.
+    """
     frames = frames_setting(cfg)
+    if cfg.question is not None and not str(cfg.question).strip():
+        raise InputError("question= is empty: write one in quotes, or leave it out for the model's own default.")
     if cfg.video is not None:
         return Clip(Path(str(cfg.video)).expanduser(), cfg.question or DEFAULT_QUESTION, None, frames)
     known = {

@@ -59,6 +59,9 @@ class FrameNovelty(FrameScorer):
 @register("allocator", "novelty")
 @dataclass(frozen=True)
 class Novelty(MassProportional):
-    """Budgets in proportion to how much of a frame was not in the frame before; the allocator `mass` on `novelty`."""
+    """Budgets in proportion to how much of a frame was not in the frame before; the allocator `mass` on `novelty`.
+
+    Cost: that of its frame scorer, two passes over the features, and sorts of 2·T numbers; no host reads.
+    """
 
     frame_scorer: FrameScorer | str | Mapping[str, Any] = field(default_factory=FrameNovelty)

@@ -62,6 +62,8 @@ class SegmentShares(MassProportional):
     """Each segment's share is equal, and split evenly among its frames; the allocator `mass` on `segment_coverage`.
 
     With `power=0.5` a segment of L frames gets a share in proportion to √L, with `power=0` to L.
+
+    Cost: that of its frame scorer, one pass over the features, and sorts of 2·T numbers; no host reads.
     """
 
     frame_scorer: FrameScorer | str | Mapping[str, Any] = field(default_factory=SegmentCoverage)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from compressors.errors import BuildError
-from compressors.functional.statistics import blocks, column_sums, low_variance_channels
+from compressors.functional.statistics import blocks, column_sums, low_variance_channels, products_alike
 from compressors.tokens import VideoTokens
+
+_TINY = torch.finfo(torch.float32).tiny
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
@@ -50,31 +52,33 @@ class CentreSimilarity:
 
     def _compute(self, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
         mask = None if self.channels == "all" else low_variance_channels(tokens, self.fraction)
-        inverse, centres = self._norms_and_sums(tokens, mask)
+        norm, sums = self._norms_and_sums(tokens, mask)
         capacity = tokens.capacity.unsqueeze(1)
-        video_centres = self._video_centres(centres, capacity)
-        centres /= capacity.clamp_min(1)
-        to_video, to_frame = torch.empty_like(inverse), torch.empty_like(inverse)
-        for block in blocks(tokens, products=2):
-            where = block.frames, block.places
-            to_video[where] = block.times(video_centres[block.frames].unsqueeze(1), last=False).sum(-1)
-            to_frame[where] = block.times(centres[block.frames].unsqueeze(1)).sum(-1)
-        return (
-            self._kernel(to_video.mul_(inverse), video_centres, inverse),
-            self._kernel(to_frame.mul_(inverse), centres, inverse),
-        )
+        video_centres, centres = self._video_centres(sums, capacity), sums.div_(capacity.clamp_min(1))
+        product = self._products(tokens, video_centres, centres)
+        length = torch.stack([torch.linalg.vector_norm(c, dim=1) for c in (video_centres, centres)], dim=1)
+        similarity = self._kernel(product, norm.unsqueeze(2), length.unsqueeze(1))
+        return similarity[..., 0], similarity[..., 1]
 
     def _norms_and_sums(self, tokens: VideoTokens, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """On the masked channels: 1/‖x‖ `[T, N]` (0 for a zero token), and the sum of a frame's tokens `[T, C]`."""
-        inverse = tokens.features.new_zeros(tokens.frames, tokens.places, dtype=torch.float32)
+        """On the masked channels: ‖x‖ `[T, N]`, and the sum of a frame's tokens `[T, C]`, of length 1 or raw."""
+        norms = []
         sums = tokens.features.new_zeros(tokens.frames, tokens.channels, dtype=torch.float32)
         for block in blocks(tokens):
             masked = block.values if mask is None else block.times(mask)
             norm = torch.linalg.vector_norm(masked, dim=-1)
-            scale = torch.where(norm > 0, 1 / norm, 0.0)
-            inverse[block.frames, block.places] = scale
-            sums[block.frames] += column_sums(masked, scale if self.centres == "unit" else None)
-        return inverse, sums
+            norms.append(norm.flatten())
+            weight = norm.clamp_min(_TINY).reciprocal_() if self.centres == "unit" else None
+            sums[block.frames].add_(column_sums(masked, weight))
+        return torch.cat(norms).view(tokens.frames, tokens.places), sums
+
+    def _products(self, tokens: VideoTokens, *centres: Tensor) -> Tensor:
+        """Every token times its frame's k centres, each `[T, C]` -> `[T, N, k]`."""
+        products = []
+        for block in blocks(tokens, products=1 if products_alike(tokens) else len(centres)):
+            vectors = torch.stack([centre[block.frames] for centre in centres], dim=1)
+            products.append(block.dots(vectors).flatten(0, 1))
+        return torch.cat(products).view(tokens.frames, tokens.places, len(centres))
 
     def _video_centres(self, sums: Tensor, capacity: Tensor) -> Tensor:
         """The video centre that each frame is compared with, `[T, C]`: one for all, or one per window of frames."""
@@ -88,13 +92,13 @@ class CentreSimilarity:
             centres.append(centre.expand(inside.stop - start, -1))
         return torch.cat(centres)
 
-    def _kernel(self, product: Tensor, centres: Tensor, inverse: Tensor) -> Tensor:
-        """Similarity `[T, N]` from the products of unit tokens with their centres `[T, C]`."""
-        length = torch.linalg.vector_norm(centres, dim=1).unsqueeze(1)
+    def _kernel(self, product: Tensor, norm: Tensor, length: Tensor) -> Tensor:
+        """Similarity of tokens with centres: their products, the tokens' norms and the centres' (broadcast)."""
+        cosine = product / norm.clamp_min(_TINY)
         if self.kernel == "cosine":
-            return torch.where(length > 0, product / length, 0.0)
+            return torch.where(length > 0, cosine / length, 0.0)
         # ‖x̂ - c‖² = ‖x̂‖² - 2 x̂·c + ‖c‖², where ‖x̂‖² is 1, or 0 for a zero token.
-        distance = ((inverse > 0).float() - 2 * product + length.square()).clamp_min(0.0)
+        distance = torch.where(norm > 0, 1.0, 0.0).sub(cosine, alpha=2).add_(length.square()).clamp_min_(0.0)
         similarity = torch.zeros_like(distance)
         for a in self.bandwidths:
             similarity += torch.exp(distance / (-2 * a))

@@ -1,7 +1,8 @@
 """Statistics of token features over the whole video, in blocks: float32 arithmetic without a float32 copy of the whole.
 
-What decides between tokens is never a matrix product: that may round equal rows differently, depending on where they
-stand, and so break ties at random. Sums over tokens may be one (`column_sums`).
+What decides between tokens is never one matrix product over many of them: that may round equal rows differently,
+depending on where they stand, and so break ties at random. Sums over tokens may be one (`column_sums`), and a product
+per token where all of these run alike (`Block.dots`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from compressors.tokens import VideoTokens
 _SCRATCH_SHARE = 1 / 28  # of the features' bytes: what float32 scratch may take at one time
 _SCRATCH_LEAST = 1 << 17  # values; below that, the cost of a call outweighs its work
 _SCRATCH_MOST = 1 << 20  # values per buffer; more does not make a processor's caches happier
+_READ_TWICE = 1 << 19  # values that are still in a cache when they are read again
+_LINE = 16  # float32 values in a cache line
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class ChannelStatistics:
     finite: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen: that would take longer to make, and there are many
 class Block:
     """Whole frames, or a part of one frame; to be used before the next block is asked for.
 
@@ -43,6 +46,7 @@ class Block:
         values: `[f, n, C]` float32; empty places read as zero.
         own: whether `values` is a copy, free to be overwritten.
         spare: memory for one result of the block's size, or None where results are new tensors.
+        alike: whether `dots` may use matrix products (`products_alike`).
     """
 
     frames: slice
@@ -50,6 +54,7 @@ class Block:
     values: Tensor
     own: bool
     spare: Tensor | None
+    alike: bool
 
     def times(self, factor: Tensor, last: bool = True) -> Tensor:
         """`values · factor`, which is good until the next product; if it is the `last`, `values` may be overwritten."""
@@ -58,6 +63,23 @@ class Block:
     def minus(self, shift: Tensor) -> Tensor:
         """`values - shift`; may overwrite `values`."""
         return torch.sub(self.values, shift, out=self._room(True))
+
+    def dots(self, vectors: Tensor) -> Tensor:
+        """Every token times the k vectors of its frame, `[f, k, C]` -> `[f, n, k]`; may overwrite `values`.
+
+        Equal tokens of a frame get equal products, wherever they stand. Where products are not alike, this is a sum of
+        elementwise products: k of the block's size.
+        """
+        if not self.alike:
+            last = vectors.shape[1] - 1
+            sums = [self.times(vectors[:, j].unsqueeze(1), last=j == last).sum(-1) for j in range(last + 1)]
+            return torch.stack(sums, dim=-1)
+        frames, places, _ = self.values.shape
+        each = [
+            torch.bmm(tokens.unsqueeze(1), own.mT.expand(places, -1, -1))
+            for tokens, own in zip(self.values.unbind(), vectors.unbind(), strict=True)
+        ]
+        return (each[0] if frames == 1 else torch.cat(each)).view(frames, places, -1)
 
     def _room(self, last: bool) -> Tensor | None:
         return self.values if self.own and last else self.spare
@@ -74,6 +96,7 @@ def blocks(tokens: VideoTokens, products: int = 1) -> Iterator[Block]:
     places, channels = tokens.places, tokens.channels
     compiling = torch.compiler.is_compiling()
     own = features.dtype != torch.float32 or tokens.valid is not None
+    alike = products_alike(tokens)
     if compiling:
         rows = tokens.frames * places  # a compiler fuses the passes by itself, and one block keeps its graph small
     else:
@@ -85,21 +108,43 @@ def blocks(tokens: VideoTokens, products: int = 1) -> Iterator[Block]:
 
     copy = buffer() if own and not compiling else None
     spare = buffer() if not compiling and (products == 2 or not own) else None
-    for frame in range(0, tokens.frames, many):
-        for place in range(0, places, few):
-            where = slice(frame, min(frame + many, tokens.frames)), slice(place, min(place + few, places))
-            values = features[where]
+    for frame, group in enumerate(torch.split(features, many)):
+        for place, part in enumerate(torch.split(group, few, dim=1)):
+            where = _stretch(frame * many, part.shape[0]), _stretch(place * few, part.shape[1])
+            values = part
             if own:
-                values = values.float() if copy is None else _part(copy, values).copy_(values)
+                values = part.float() if copy is None else _part(copy, part).copy_(part)
             if tokens.valid is not None:
                 absent = tokens.valid[where].logical_not().unsqueeze(-1)
                 values = values.masked_fill(absent, 0.0) if copy is None else values.masked_fill_(absent, 0.0)
-            room = None if spare is None else _part(spare, values)
-            yield Block(*where, values, own=copy is not None, spare=room)
+            room = None if spare is None else _part(spare, part)
+            yield Block(*where, values, copy is not None, room, alike)
+
+
+def _stretch(start: int, length: int) -> slice:
+    return slice(start, start + length)
+
+
+def products_alike(tokens: VideoTokens) -> bool:
+    """Whether a batch of matrix products, one per token, gives equal tokens equal results, and fast.
+
+    MKL puts all products of a batch, which are equal in shape, through one routine. What is left to differ is where in
+    a cache line a token begins: with a multiple of 16 float32 channels, all begin at the same place.
+    """
+    features = tokens.features
+    if features.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if tokens.channels % _LINE or torch.get_float32_matmul_precision() != "highest":
+        return False
+    copied = features.dtype != torch.float32 or tokens.valid is not None
+    along, across = features.stride()[:2], features.stride(2)
+    return copied or (across == 1 and not any(stride % _LINE for stride in along))
 
 
 def _part(buffer: Tensor, like: Tensor) -> Tensor:
-    return buffer[: like.shape[0], : like.shape[1]]
+    return buffer if buffer.shape == like.shape else buffer[: like.shape[0], : like.shape[1]]
 
 
 def _buffer_values(features: Tensor, buffers: int) -> int:
@@ -129,23 +174,37 @@ def channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
 
 def _channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
     # Each block is centred on its own mean, so that nothing cancels in float32; blocks are merged in float64:
-    # n·variance = Σ_blocks [Σ(x - mean_b)² + sum_b²/n_b] - sum²/n.
+    # n·variance = Σ_blocks n_b·(variance_b + mean_b²) - n·mean².
     total = torch.zeros(tokens.channels, dtype=torch.float64, device=tokens.device)
-    squares, between = torch.zeros_like(total), torch.zeros_like(total)
+    within, between = torch.zeros_like(total), torch.zeros_like(total)
+    for size, mean, variance in _moments(tokens):
+        within += variance * size
+        wide = mean.double()
+        total += wide * size
+        between += wide.square_().mul_(size)
+    mean = total / tokens.total
+    variance = ((within + (between - total * mean)) / tokens.total).clamp_min(0.0)
+    return ChannelStatistics(mean, variance, torch.isfinite(variance).all())
+
+
+def _moments(tokens: VideoTokens) -> Iterator[tuple[int | Tensor, Tensor, Tensor]]:
+    """Block by block: how many tokens it holds, and the mean and population variance of every channel, float32."""
+    features = tokens.features.detach()
+    plain = features.device.type == "cpu" and not torch.compiler.is_compiling() and features.is_contiguous()
+    if plain and tokens.valid is None and features.dtype != torch.float64:
+        # What batch normalisation does: float32 sums straight from any dtype, without writing anything down.
+        running = torch.zeros(2, tokens.channels)
+        for part in torch.split(features.flatten(0, 1), max(1, _READ_TWICE // tokens.channels)):
+            yield part.shape[0], *torch.batch_norm_update_stats(part, running[0], running[1], 0.0)
+        return
     for block in blocks(tokens):
         present = None if tokens.valid is None else tokens.valid[block.frames, block.places].unsqueeze(-1)
-        partial = column_sums(block.values.reshape(1, -1, tokens.channels)).squeeze(0)
         size = block.values.shape[0] * block.values.shape[1] if present is None else present.sum().clamp_min(1)
-        centred = block.minus(partial / size)
+        mean = column_sums(block.values.reshape(1, -1, tokens.channels)).squeeze(0) / size
+        centred = block.minus(mean)
         if present is not None:
             centred = torch.where(present, centred, 0.0)
-        squares += column_sums(centred.square_().view(1, -1, tokens.channels)).squeeze(0)
-        wide = partial.double()
-        total += wide
-        between += wide.square_().div_(size)
-    mean = total / tokens.total
-    variance = ((squares + (between - total * mean)) / tokens.total).clamp_min(0.0)
-    return ChannelStatistics(mean, variance, torch.isfinite(variance).all())
+        yield size, mean, column_sums(centred.square_().view(1, -1, tokens.channels)).squeeze(0) / size
 
 
 def low_variance_channels(tokens: VideoTokens, fraction: float = 0.5) -> Tensor:

@@ -23,7 +23,7 @@ class VidCom2Scorer(ByCentres, TokenScorer):
     `channels="all", kernel="cosine", centres="raw"`.
 
     Cost: three passes over the features (channel statistics, centres, similarities), two with `channels="all"`; no host
-    reads.
+    reads. What they move is counted in `tests/compressors/test_cost.py` and measured in `docs/performance.md`.
 
     Attributes:
         channels, fraction, kernel, bandwidths, centres, window: as in `CentreSimilarity`.

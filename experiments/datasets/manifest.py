@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from compressors.errors import InputError
 from experiments.datasets.sample import LETTERS, Dataset, Sample
+from experiments.scoring import normal
 
 REQUIRED = ("video", "question", "answer")
 FIELDS = (*REQUIRED, "options", "kind", "start", "end", "id")
@@ -65,7 +66,7 @@ def load(data: DictConfig) -> Dataset:
     path = Path(str(data.path)).expanduser()
     if not path.is_file():
         raise InputError(f"data.path={data.path}: no such file.")
-    if path.suffix not in (".jsonl", ".csv"):
+    if path.suffix.lower() not in (".jsonl", ".csv"):
         raise InputError(f"data.path={data.path}: write a .jsonl or a .csv file.")
     return Manifest(path)
 
@@ -74,7 +75,7 @@ def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, A
     """Line numbers and fields; lines that cannot be read are noted."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
+            if path.suffix.lower() == ".csv":
                 reader = csv.DictReader(file)
                 missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
                 if missing:
@@ -100,6 +101,8 @@ def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, A
                     problems.append(f"{path}:{line}: a row must be an object with fields, not {type(content).__name__}")
     except UnicodeDecodeError as error:
         problems.append(f"{path}: not UTF-8 text (byte {error.start})")
+    except csv.Error as error:
+        problems.append(f"{path}: not CSV ({error})")
 
 
 def _sample(row: Mapping[str, Any], line: int, path: Path, problems: list[str]) -> tuple[Sample, Path] | None:
@@ -127,12 +130,15 @@ def _sample(row: Mapping[str, Any], line: int, path: Path, problems: list[str]) 
     if video and not file.is_file():
         bad("video", f"{video}: no such file")
     options = _options(row.get("options"), bad)
-    if options is not None and answer and answer not in options:
+    if options is not None and answer:
         number = LETTERS.find(answer.upper()) if len(answer) == 1 else -1
-        if 0 <= number < len(options):
-            answer = options[number]
-        else:
+        by_letter = options[number] if 0 <= number < len(options) else None
+        if answer not in options and by_letter is None:
             bad("answer", f"{answer!r} is none of the options {list(options)}")
+        elif answer in options and by_letter not in (None, answer):
+            bad("answer", f"{answer!r} is both an option and the letter of another, {by_letter!r}; write it in full")
+        elif by_letter is not None:
+            answer = by_letter
     start, end = (_seconds(row.get(name), name, bad) for name in ("start", "end"))
     if (start or 0) >= (math.inf if end is None else end):
         bad("end", f"{end} is not after the start ({start or 0})")
@@ -141,7 +147,7 @@ def _sample(row: Mapping[str, Any], line: int, path: Path, problems: list[str]) 
     span = "" if start is None and end is None else f"[{start or 0}-{'' if end is None else end}]"
     name = str(row.get("id", f"{path.name}:{line}"))
     kind = str(row.get("kind", "all"))
-    return Sample(name, f"{file}{span}", question, answer, options, kind, start, end), file
+    return Sample(name, f"{file.resolve()}{span}", question, answer, options, kind, start, end), file
 
 
 def _options(value: Any, bad: Any) -> tuple[str, ...] | None:
@@ -152,8 +158,11 @@ def _options(value: Any, bad: Any) -> tuple[str, ...] | None:
         bad("options", f"must be a list of texts (in CSV separated by |), got {value!r}")
         return None
     options = tuple(str(item).strip() for item in items)
-    if not 2 <= len(options) <= len(LETTERS) or len(set(options)) < len(options) or not all(options):
-        bad("options", f"must be 2 to {len(LETTERS)} different texts, got {list(options)}")
+    if not 2 <= len(options) <= len(LETTERS) or len(set(map(normal, options))) < len(options) or not all(options):
+        bad(
+            "options",
+            f"must be 2 to {len(LETTERS)} texts that differ in more than case and articles, got {list(options)}",
+        )
         return None
     return options
 

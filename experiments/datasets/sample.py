@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class Dataset(ABC):
 
     name: str
     samples: Sequence[Sample]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any question, answer or video name does: results of a run belong to exactly these samples."""
+        return hashlib.sha256("\n".join(map(repr, self.samples)).encode()).hexdigest()[:16]
 
     @abstractmethod
     def path(self, sample: Sample) -> Path:

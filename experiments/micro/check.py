@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from experiments.micro.batches import BUCKETS, Bucket
 from experiments.micro.clips import ClipSpec, render, sample_clip
 from experiments.micro.codec import write_clip
 from experiments.micro.questions import QUESTIONS, answers, ask
+from experiments.statistics import wilson
 
 HELD_OUT = 2**33  # training and its own measurements draw from smaller seeds
 RETENTION = 0.1
@@ -49,12 +49,9 @@ class Score:
     def accuracy(self) -> float:
         return self.right / self.n
 
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the accuracy."""
-        p, n = self.accuracy, self.n
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return centre - half, centre + half
+        return wilson(self.right, self.n)
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ from experiments.reporting.tables import markdown
 HOW_TO_READ = (
     "Accuracy is right answers of n, in %, with Wilson's 95 % interval; samples that failed are not in n. Runs that "
     "differ in their seed alone are pooled. Differences are between answers to the same n questions, in percentage "
-    "points, with a 95 % interval from a bootstrap over videos, and McNemar's exact p. Where many differences are "
+    "points, with a 95 % interval from a bootstrap over videos, and McNemar's exact p. Wilson's interval and McNemar's "
+    "p take questions as independent, which several about one video are not quite: where p and the bootstrap disagree, "
+    "trust the bootstrap. Where many differences are "
     "tested, some are small by chance alone: p is not corrected for that. Tokens are means and seconds medians per "
     "question; times of jobs that shared a machine are those of a busy machine."
 )
@@ -51,6 +53,7 @@ class Content:
         unused: jobs without a result, and why.
         errors: samples that failed, and why.
         published: tables of papers.
+        pairs: differences between named methods, as text; empty if none were asked for.
     """
 
     title: str
@@ -59,6 +62,7 @@ class Content:
     unused: pd.DataFrame
     errors: pd.DataFrame
     published: Sequence[Published] = ()
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def html(content: Content) -> str:
@@ -76,6 +80,8 @@ def markdown_page(content: Content, folder: Path) -> str:
         parts += [
             f"![]({path.relative_to(folder).as_posix()})\n\n{caption}" for caption, path in section.pictures.items()
         ]
+    if len(content.pairs):
+        parts += ["## One method minus another", markdown(content.pairs)]
     if len(content.unused):
         parts += ["## Jobs without a result", markdown(content.unused)]
     if len(content.errors):
@@ -137,6 +143,10 @@ th[aria-sort=descending] button::after { content: " ▼"; }
 {% endfor %}
 {{ table(section.table, "sortable") }}
 {% endfor %}
+{% if content.pairs | length %}
+<h2>One method minus another</h2>
+{{ table(content.pairs, "sortable") }}
+{% endif %}
 {% if content.unused | length %}
 <h2>Jobs without a result</h2>
 {{ table(content.unused, "prose") }}

@@ -262,9 +262,9 @@ def _budgets(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
         _tidy(ax, name, [])
         ax.set_title(name, fontsize=8.5)
         ax.set_xlim(0, 1)
-        ax.set_ylim(bottom=0)
         ax.set_xticks([0, 0.5, 1], [])
         ax.tick_params(labelsize=8)
+    axes[0, 0].set_ylim(bottom=0)  # shared; only now, since it ends the scaling to what is drawn
     figure.supxlabel("start to end of the video", fontsize=9)
     figure.supylabel("tokens kept, % of the frame", fontsize=9)
     return figure

@@ -68,7 +68,8 @@ def summarise(samples: pd.DataFrame, groups: Groups, against: Sequence[str] = ("
         for other in against:
             beside = runs.get((model, data, other, settings, WHOLE if other == "none" else budget))
             if beside is not None and other != method:
-                row |= _difference(run, beside, other)
+                found = difference(run, beside)
+                row |= {_against(key, other): value for key, value in found.items()}
         rows.append(row | _cost(run[run["right"].notna()]))
     table = pd.DataFrame(rows)
     if table.empty:
@@ -146,22 +147,31 @@ def _accuracy(run: pd.DataFrame, groups: Groups) -> dict[str, Any]:
     return row
 
 
-def _difference(run: pd.DataFrame, beside: pd.DataFrame, other: str) -> dict[str, Any]:
-    """On the samples both answered."""
+def difference(run: pd.DataFrame, beside: pd.DataFrame) -> dict[str, Any]:
+    """One run minus another on the samples both answered: n, relative, minus, low, high, p; n = 0 alone if none."""
     pairs = run.merge(beside, on=SAMPLE, suffixes=("", "_other"))
     pairs = pairs[pairs["right"].notna() & pairs["right_other"].notna()]
     first, second = pairs["right"].to_numpy(float), pairs["right_other"].to_numpy(float)
     if not len(pairs):
-        return {f"n_{other}": 0}
+        return {"n": 0}
     low, high = paired_interval(first - second, list(zip(pairs["seed"], pairs["video"], strict=True)))
     return {
-        f"n_{other}": len(pairs),
-        f"relative_to_{other}": _ratio(first.sum(), second.sum()),
-        f"minus_{other}": float(np.mean(first - second)),
-        f"minus_{other}_low": low,
-        f"minus_{other}_high": high,
-        f"p_{other}": mcnemar(int((first > second).sum()), int((first < second).sum())),
+        "n": len(pairs),
+        "relative": _ratio(first.sum(), second.sum()),
+        "minus": float(np.mean(first - second)),
+        "low": low,
+        "high": high,
+        "p": mcnemar(int((first > second).sum()), int((first < second).sum())),
     }
+
+
+def points(minus: float, low: float, high: float, p: float, n: float) -> str:
+    """A difference in percentage points with its interval, p and n."""
+    if math.isnan(minus):
+        return "–"
+    between = "" if math.isnan(low) else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{100 * minus:+.1f}{between}".replace("-", "−") + f", {chance}, n = {n:.0f}"
 
 
 def _cost(run: pd.DataFrame) -> dict[str, Any]:
@@ -192,11 +202,11 @@ def _percentages(table: pd.DataFrame, *names: str) -> list[str]:
 
 
 def _points(table: pd.DataFrame, other: str) -> list[str]:
-    names = (f"minus_{other}", f"minus_{other}_low", f"minus_{other}_high", f"p_{other}", f"n_{other}")
-    cells = []
-    for difference, low, high, p, n in zip(*(table[name] for name in names), strict=True):
-        between = "" if math.isnan(low) else f" ({100 * low:+.1f} to {100 * high:+.1f})"
-        chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        text = f"{100 * difference:+.1f}{between}".replace("-", "−")
-        cells.append("–" if math.isnan(difference) else f"{text}, {chance}, n = {n:.0f}")
-    return cells
+    columns = [table[_against(key, other)] for key in ("minus", "low", "high", "p", "n")]
+    return [points(*values) for values in zip(*columns, strict=True)]
+
+
+def _against(key: str, other: str) -> str:
+    """The column of a value of `difference`."""
+    names = {"relative": "relative_to_{}", "low": "minus_{}_low", "high": "minus_{}_high"}
+    return names.get(key, f"{key}_{{}}").format(other)

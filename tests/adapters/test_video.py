@@ -73,6 +73,44 @@ def test_a_span_is_read_as_if_it_were_the_file(tmp_path: Path, name: str, codec:
     assert numbers(read_video(path, start=3.5, end=99).frames) == [35, 36, 37, 38, 39]
 
 
+def test_a_span_begins_with_what_is_on_screen(clip: Path) -> None:
+    video = read_video(clip, start=1.34, end=1.65)
+    assert numbers(video.frames) == [13, 14, 15, 16]
+    assert video.timestamps == pytest.approx([0, 0.06, 0.16, 0.26], abs=2e-3)
+    assert numbers(read_video(clip, start=1.32, end=1.38).frames) == [13], "between two frames"
+    assert numbers(read_video(clip, start=3.95).frames) == [39]
+
+
+def write_with_a_gap(path: Path, times: list[float], **metadata: str) -> Path:
+    """Frames at given seconds, numbered as in `write`."""
+    with av.open(str(path), "w") as container:
+        container.metadata.update(metadata)
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 6 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_gap_is_no_reason_for_a_burst(tmp_path: Path) -> None:
+    path = write_with_a_gap(tmp_path / "gap.mkv", [0, 1.0, 2.0, 2.04, 2.08, 2.12, 5.0, 5.04, 5.6])
+    assert numbers(read_video(path, fps=2).frames) == [0, 1, 2, 6, 8]
+    assert numbers(read_video(path, start=3, end=5.02).frames) == [5, 6], "on screen since 2.12"
+    assert numbers(read_video(path, start=3, end=4).frames) == [5]
+
+
+def test_texts_in_another_encoding_do_no_harm(tmp_path: Path) -> None:
+    path = write_with_a_gap(tmp_path / "title.mkv", [0, 0.1, 0.2], title="XYZW")
+    content = path.read_bytes()
+    assert content.count(b"XYZW") == 1
+    path.write_bytes(content.replace(b"XYZW", b"\xff\xfe\xe9\xff"))
+    assert numbers(read_video(path).frames) == [0, 1, 2]
+
+
 def test_spans_that_cannot_be(clip: Path) -> None:
     for start, end in ((2.0, 2.0), (3.0, 1.0), (-1.0, None)):
         with pytest.raises(VideoError, match=r"clip\.mp4.*0 <= start < end"):

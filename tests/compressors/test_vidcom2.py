@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from compressors import VideoTokens, build, compress, make
 from compressors.functional.centres import BANDWIDTHS, CentreSimilarity
@@ -142,8 +143,38 @@ def test_channel_variance(shape: tuple[int, int, int], offset: float) -> None:
     torch.testing.assert_close(channel_statistics(VideoTokens(x)).variance, want, rtol=1e-5, atol=1e-7)
 
 
-def test_equal_tokens_score_equally() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 197, 3584), (3, 197, 3585), (2, 61, 8200), (40, 5, 301), (9, 1, 64)], ids=str)
+def test_equal_tokens_score_equally(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     """Ties must not depend on where a token stands: not on the row of a block, nor on the block."""
-    x = noise(1, 1, 3584).expand(3, 197, 3584)
-    score = make("scorer", "vidcom2")(VideoTokens(x))
-    assert score.unique().numel() == 1
+    x = noise(1, 1, shape[2]).to(dtype).expand(shape).contiguous()
+    for row in (x, x[:, ::2], x[..., : shape[2] - 16]):
+        assert make("scorer", "vidcom2")(VideoTokens(row)).unique().numel() == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products_and_sums_score_alike(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products, where they may be used, and what stands in for them elsewhere."""
+    x = scene_cut(7, 10, 48, cut=5).to(dtype)
+    products = CentreSimilarity()(VideoTokens(x))
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    for got, want in zip(CentreSimilarity()(VideoTokens(x)), products, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiles_once(dtype: torch.dtype) -> None:
+    """One graph through the whole of AOT tracing, and no second one for another video of the same shape."""
+    torch.compiler.reset()
+    compressor, graphs = build("vidcom2"), CompileCounterWithBackend("aot_eager")
+
+    def kept(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        result = compress(x, compressor, retention=0.3, validate=False)
+        return result.keep, result.budgets, result.features
+
+    compiled = torch.compile(kept, fullgraph=True, dynamic=False, backend=graphs)
+    for seed in range(3):
+        x = scene_cut(6, 20, 48, cut=4, seed=seed).to(dtype)
+        for got, want in zip(compiled(x), kept(x), strict=True):
+            assert torch.equal(got, want)
+    assert graphs.frame_count == 1

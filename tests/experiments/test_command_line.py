@@ -29,6 +29,7 @@ WRONG = [
     (["retenton=0.1"], "retenton: there is no such setting. Did you mean retention?"),
     (["device=cuda"], "device: there is no such setting. Did you mean model.device?"),
     (["scorer.foo=3"], "scorer.foo: there is no such setting. `--help` lists all settings."),
+    (["task=report", "runs=here"], "runs: there is no such setting. Did you mean task.runs?"),
     (["allocatr=fca"], "Did you mean allocator?"),
     (["allocator.temprature=1"], "Did you mean allocator.temperature?"),
     (["attn_implementation=eager"], "Did you mean model.attn_implementation?"),

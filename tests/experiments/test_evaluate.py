@@ -143,14 +143,24 @@ def test_one_broken_video_is_counted_and_does_not_stop_the_run(tmp_path: Path, v
     rows = [{"video": "broken.mp4", "question": "What?", "answer": "x", "kind": "lost"}]
     rows += [{"video": str(clip_path()), **{k: q[k] for k in ("question", "answer")}} for q in clip]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    code, _, err, folder = vidpress("task=evaluate", "data=manifest", "data.path=q.jsonl", "task.against=[none]")
+    code, out, err, folder = vidpress("task=evaluate", "data=manifest", "data.path=q.jsonl", "task.against=none")
     assert code == 0, err
     result, lines = read(folder)
     assert (result["runs"]["none"]["n"], result["runs"]["none"]["failed"]) == (len(clip), 1)
     assert result["runs"]["none"]["accuracy"] == 1.0
     errors = [line["error"] for line in lines if line["error"]]
     assert len(errors) == 2
+    assert "broken.mp4" in out
     assert all("broken.mp4" in error for error in errors)
+
+
+def test_nothing_but_failures_is_an_error(tmp_path: Path, vidpress: Command) -> None:
+    (tmp_path / "README.md").write_text("no video")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"video": "README.md", "question": "What?", "answer": "x"}))
+    code, out, err, _ = vidpress("task=evaluate", "data=manifest", "data.path=q.jsonl", "task.against=null")
+    assert code == 2
+    assert "README.md" in out
+    assert "not one sample" in err
 
 
 def test_singles_share_batches_and_spans_count(tmp_path: Path, vidpress: Command) -> None:
@@ -173,6 +183,8 @@ def test_singles_share_batches_and_spans_count(tmp_path: Path, vidpress: Command
         (("data=none",), "write data=micro or data=manifest"),
         (("task.against=[nothing]",), "unknown method 'nothing'"),
         (("task.batch=0",), "task.batch=0 must be a whole number"),
+        (("task.batch=null",), "task.batch=None must be a whole number"),
+        (("task.folder=/proc/none",), "cannot be written"),
         (("compressor=fastvid",), "pool_head"),
     ],
 )
@@ -196,7 +208,8 @@ def test_batches() -> None:
 def test_chance_differs_from_video_to_video() -> None:
     random = build("random", seed=5)
     assert reseeded(random, 0) == random
-    assert len({reseeded(random, n).selector.seed for n in range(4)}) == 4  # type: ignore[attr-defined]
+    draws = {reseeded(random, n, run).selector.seed for n in range(4) for run in range(3)}  # type: ignore[attr-defined]
+    assert len(draws) == 12
     plain = build("vidcom2")
     assert reseeded(plain, 3) is plain
 

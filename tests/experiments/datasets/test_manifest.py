@@ -80,7 +80,7 @@ def test_every_bad_row_is_named(tmp_path: Path) -> None:
         f"{path}:3: start: must be seconds, 0 or more, got 'soon'",
         f"{path}:3: end: must be seconds",
         f"{path}:4: answer: 'ring' is none of the options ['cross', 'disc']",
-        f"{path}:5: options: must be 2 to 26 different texts",
+        f"{path}:5: options: must be 2 to 26 texts that differ",
         f"{path}:6: end: 3.0 is not after the start (3.0)",
         f"{path}:7: not JSON",
         f"{path}:8: a row must be an object with fields, not list",
@@ -88,6 +88,19 @@ def test_every_bad_row_is_named(tmp_path: Path) -> None:
     ):
         assert expected in told
     assert f"{path}:1:" not in told
+
+
+def test_an_answer_that_could_be_two_things(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="both an option and the letter of another"):
+        load(written(tmp_path, {**GOOD, "options": ["B", "A"], "answer": "A"}))
+    (sample,) = load(written(tmp_path, {**GOOD, "options": ["A", "B"], "answer": "B"}, name="q.JSONL")).samples
+    assert sample.expected == "B"
+
+
+def test_a_changed_manifest_is_another_data_set(tmp_path: Path) -> None:
+    before = load(written(tmp_path, GOOD)).fingerprint
+    assert load(written(tmp_path, GOOD)).fingerprint == before
+    assert load(written(tmp_path, {**GOOD, "answer": "cross"})).fingerprint != before
 
 
 def test_bad_csv(tmp_path: Path) -> None:
