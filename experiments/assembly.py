@@ -66,7 +66,7 @@ def check_numbers(cfg: DictConfig) -> None:
     for key, (kind, least) in NUMBERS.items():
         value: Any = OmegaConf.select(cfg, key)
         absent = key.startswith("task.") and key.partition(".")[2] not in cfg.task
-        if value is None and (key == "fps" or absent):
+        if value is None and (key in ("fps", "task.prompt_length") or absent):
             continue
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not fits or float(value) < least:
