@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapters.clock import STAGES
 from adapters.errors import UnsupportedError
 from adapters.prompting import LayoutProcessor
-from adapters.report import STAGES, Report
+from adapters.report import Report
 from adapters.video import Video, read_video
 from compressors.base import Compressor
 from experiments.lmms.conversation import Messages, Prompt, inputs_of, prompt_of
