@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,7 +27,9 @@ from vidpress import AlreadyPressed, press
 
 READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__iter__", "nonzero"}
 CACHES: dict[str, dict[str, Any]] = {"dynamic": {}, "static": {"cache_implementation": "static"}}
-PER_STEP = 3  # kernel launches that a press may add to a decoding step; only padded batches need any
+PER_STEP = 3  # kernel launches that a press may add to a decoding step
+# A prompt without padding needs none, where the library makes no mask of ones for it.
+BARE_PROMPTS = Version(transformers.__version__) >= Version("5.23")
 
 
 class HostReads(TorchFunctionMode):
@@ -88,7 +92,7 @@ def test_a_decoding_step_launches_hardly_more(family: tiny.Family, layout: str, 
     _, plain = per_prompt_and_step(Launches, model, inputs, **CACHES[cache])
     with press(model, "random", retention=0.25):
         _, pressed = per_prompt_and_step(Launches, model, inputs, **CACHES[cache])
-    assert plain <= pressed <= plain + (0 if layout == "one" else PER_STEP)
+    assert plain <= pressed <= plain + (0 if layout == "one" and BARE_PROMPTS else PER_STEP)
 
 
 def test_timers_alone_see_the_stages_and_leave_nothing_behind(family: tiny.Family) -> None:
