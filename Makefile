@@ -8,6 +8,7 @@ JOBS ?= auto
 VENV := .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
+TRITON := triton==3.9.0# its interpreter tests the kernels; GPU builds of torch bring their own
 # Tests work on tiny tensors: one thread each is several times faster than threads that wait for one another.
 PYTEST := -m pytest -q -n $(JOBS) --maxprocesses=8
 test test-all test-oldest: export OMP_NUM_THREADS := 1
@@ -17,10 +18,10 @@ test test-all test-oldest: export OMP_NUM_THREADS := 1
 demo: setup ## answer a question about the embedded clip, without and with compression
 	$(BIN)/python run.py
 
-test: setup ## everything that takes seconds
+test: setup $(VENV)/.kernels ## everything that takes seconds
 	$(BIN)/python $(PYTEST) -m "not slow"
 
-test-all: setup ## the slow tests too
+test-all: setup $(VENV)/.kernels ## the slow tests too
 	$(BIN)/python $(PYTEST)
 
 test-oldest: $(OLDEST)/.stamp ## the models' contract with the oldest supported transformers
@@ -44,6 +45,11 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "vidpress needs Python 3.11 or newer: make PYTHON=python3.11"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.kernels: $(VENV)/.stamp
+	test "$$(uname)" != Linux || $(BIN)/python -c 'import triton' 2>/dev/null || \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps $(TRITON)
 	touch $@
 
 $(OLDEST)/.stamp: pyproject.toml constraints-oldest.txt

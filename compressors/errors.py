@@ -31,6 +31,10 @@ class SelectionError(VidpressError, ValueError):
     """A selector returned something that is not a valid set of token indices."""
 
 
+class KernelError(VidpressError, RuntimeError):
+    """The fused kernels were asked for by name and cannot run."""
+
+
 class UnknownNameError(VidpressError, LookupError):
     """A name that no registry knows."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from compressors import kernels
 from compressors.errors import BuildError
 from compressors.functional.statistics import blocks, column_sums, low_variance_channels, products_alike
 from compressors.tokens import VideoTokens
@@ -52,9 +53,18 @@ class CentreSimilarity:
 
     def _compute(self, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
         mask = None if self.channels == "all" else low_variance_channels(tokens, self.fraction)
-        norm, sums = self._norms_and_sums(tokens, mask)
+        fused = kernels.fused_for(tokens.features)
+        features = tokens.features.detach()
+        if fused is None:
+            norm, sums = self._norms_and_sums(tokens, mask)
+        else:
+            norm, sums = fused.norms_and_sums(features, tokens.valid, mask, self.centres == "unit")
         capacity = tokens.capacity.unsqueeze(1)
         video_centres, centres = self._video_centres(sums, capacity), sums.div_(capacity.clamp_min(1))
+        if fused is not None:
+            bandwidths = self.bandwidths if self.kernel == "gaussian" else None
+            video, frame = fused.similarities(features, tokens.valid, norm, video_centres, centres, bandwidths)
+            return video, frame
         product = self._products(tokens, video_centres, centres)
         length = torch.stack([torch.linalg.vector_norm(c, dim=1) for c in (video_centres, centres)], dim=1)
         similarity = self._kernel(product, norm.unsqueeze(2), length.unsqueeze(1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressors import kernels
 from compressors.tokens import VideoTokens
 
 
@@ -49,8 +50,12 @@ def top_per_frame(scores: Tensor, per_frame: Tensor, total: int, tokens: VideoTo
     Returns:
         Kept flat indices `t·N + n`, ascending, `int64 [K]`.
     """
-    chosen = ranks(push_back_invalid(scores, tokens)) < per_frame.unsqueeze(1)
-    return indices_of(chosen, total)
+    scores = push_back_invalid(scores, tokens)
+    fused = kernels.fused_for(tokens.features)
+    if fused is not None:
+        keep: Tensor = fused.top_per_frame(scores, per_frame, total)
+        return keep
+    return indices_of(ranks(scores) < per_frame.unsqueeze(1), total)
 
 
 def top_of_video(scores: Tensor, total: int, tokens: VideoTokens) -> Tensor:

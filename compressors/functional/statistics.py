@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressors import kernels
 from compressors.tokens import VideoTokens
 
 _SCRATCH_SHARE = 1 / 28  # of the features' bytes: what float32 scratch may take at one time
@@ -173,8 +174,20 @@ def channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
 
 
 def _channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
-    # Each block is centred on its own mean, so that nothing cancels in float32; blocks are merged in float64:
-    # n·variance = Σ_blocks n_b·(variance_b + mean_b²) - n·mean².
+    # n·variance = Σ_stretches n_s·(variance_s + mean_s²) - n·mean².
+    fused = kernels.fused_for(tokens.features)
+    sums = _moment_sums(tokens) if fused is None else fused.moment_sums(tokens.features.detach(), tokens.valid)
+    total, within, between = sums
+    mean = total / tokens.total
+    variance = ((within + (between - total * mean)) / tokens.total).clamp_min(0.0)
+    return ChannelStatistics(mean, variance, torch.isfinite(variance).all())
+
+
+def _moment_sums(tokens: VideoTokens) -> tuple[Tensor, Tensor, Tensor]:
+    """Over stretches s of n_s tokens, in float64 `[C]`: Σ n_s·mean_s, Σ n_s·variance_s and Σ n_s·mean_s².
+
+    Each stretch is centred on its own mean, so that nothing cancels in float32.
+    """
     total = torch.zeros(tokens.channels, dtype=torch.float64, device=tokens.device)
     within, between = torch.zeros_like(total), torch.zeros_like(total)
     for size, mean, variance in _moments(tokens):
@@ -182,9 +195,7 @@ def _channel_statistics(tokens: VideoTokens) -> ChannelStatistics:
         wide = mean.double()
         total += wide * size
         between += wide.square_().mul_(size)
-    mean = total / tokens.total
-    variance = ((within + (between - total * mean)) / tokens.total).clamp_min(0.0)
-    return ChannelStatistics(mean, variance, torch.isfinite(variance).all())
+    return total, within, between
 
 
 def _moments(tokens: VideoTokens) -> Iterator[tuple[int | Tensor, Tensor, Tensor]]:
