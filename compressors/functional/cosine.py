@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compressors.functional.statistics import blocks
+from compressors.functional.statistics import blocks, column_sums
 from compressors.tokens import VideoTokens
 
 NO_COUNTERPART = 2.0  # dissimilarity of a token whose reference frame is empty at its place: all of it is new
@@ -39,7 +39,7 @@ def _compute_norms_and_means(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
     sums = tokens.features.new_zeros(tokens.frames, tokens.channels, dtype=torch.float32)
     for block in blocks(tokens):
         lengths[block.frames, block.places] = torch.linalg.vector_norm(block.values, dim=-1)
-        sums[block.frames] += block.values.sum(1)
+        sums[block.frames] += column_sums(block.values)
     return lengths, sums / tokens.capacity.clamp_min(1).unsqueeze(1)
 
 
@@ -51,7 +51,7 @@ def cosine_to_frame_mean(tokens: VideoTokens) -> Tensor:
 def _cosine_to_vectors(tokens: VideoTokens, vectors: Tensor) -> Tensor:
     products = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
     for block in blocks(tokens):
-        products[block.frames, block.places] = (block.values * vectors[block.frames].unsqueeze(1)).sum(-1)
+        products[block.frames, block.places] = block.dots(vectors[block.frames].unsqueeze(1)).squeeze(-1)
     return _cosine(products, norms(tokens), vectors.norm(dim=1, keepdim=True))
 
 

@@ -58,9 +58,10 @@ class MemorySimilarity:
         memory = memory / memory.norm().clamp_min(_TINY)
         cosine = tokens.features.new_empty(tokens.frames, tokens.places, dtype=torch.float32)
         present = torch.empty_like(cosine)
-        for block in blocks(tokens):
-            norm = torch.linalg.vector_norm(block.values * mask, dim=-1)
-            cosine[block.frames, block.places] = (block.values * memory).sum(-1) / norm.clamp_min(_TINY)
+        for block in blocks(tokens, products=2):
+            norm = torch.linalg.vector_norm(block.times(mask, last=False), dim=-1)
+            product = block.dots(memory.expand(block.values.shape[0], 1, -1)).squeeze(-1)
+            cosine[block.frames, block.places] = product / norm.clamp_min(_TINY)
             present[block.frames, block.places] = (norm > 0).float()
         if self.kernel == "cosine":
             return cosine
