@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -20,9 +21,10 @@ from transformers import PreTrainedModel
 from adapters.errors import AlreadyPressed
 from adapters.family import family_of
 from adapters.press import PRESSED, check_supplies
+from adapters.streaming import saving
 from adapters.streaming.decoding import LanguageModel
 from adapters.streaming.encoder import Encoder, checked_frames
-from adapters.streaming.errors import StreamError
+from adapters.streaming.errors import SaveError, StreamError
 from adapters.streaming.form import Form, Kept, Piece, TextPosition, Told
 from adapters.streaming.form import Kind as FormKind
 from adapters.streaming.memory import Memory, Store, build_memory
@@ -34,6 +36,8 @@ from adapters.streaming.wording import wording_of
 from compressors import Budget, BuildError, Compressor, InputError, RequirementError, VideoTokens, build
 from compressors.requirements import Attention, FrameFeatures, Keys, Query, Requirement
 
+_PLAIN = ("held_times", "size", "last", "frames", "tokens", "kept")  # of a stream, as they go into a file
+_PLACES = ("host_limit", "disk", "disk_limit")  # settings of a memory that say where, not what
 LARGEST_CHUNK = 32  # frames of one feed() that are processed together when `chunk` does not say
 
 
@@ -147,6 +151,7 @@ class StreamSession:
         self._axes = axes
         self._feeding, self._lock = threading.Lock(), threading.RLock()
         self._closed = self._warned = False
+        self._fingerprint: str | None = None
         self._store = self._open()
         if self._store.needs_queries:
             query_modules(self._language.decoder)
@@ -394,6 +399,75 @@ class StreamSession:
             reuse=None,
             stages=self._watch.seconds(),
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write the stream to a file, whole or not at all; see `load`.
+
+        Raises:
+            SaveError: the file cannot be written, or the pruner's state cannot be saved.
+            StreamError: the session is closed.
+        """
+        with self._feeding:
+            with self._lock:
+                self._check_open()
+                stream, (stored, kept) = self._stream, self._store.state()
+            tensors = {f"memory.{name}": tensor for name, tensor in stored.items()}
+            values = {
+                "told": dataclasses.asdict(stream.told),
+                "history": saving.packed(stream.history, tensors, "history"),
+                "memory": kept,
+                **{name: getattr(stream, name) for name in _PLAIN},
+            }
+            if stream.held is not None:
+                tensors["held"] = stream.held
+        saving.write(path, self._settings(), values, tensors)
+
+    def load(self, path: str | Path) -> None:
+        """Go on with a stream that a session on the same model, with the same settings, has saved.
+
+        Bounds that say where a memory's bytes go (`host_limit`, `disk`, `disk_limit`) and `chunk` may differ.
+
+        Raises:
+            SaveError: the file is missing, damaged, foreign, or of another model, version or settings. The session is
+                as it was.
+            StreamError: the session is closed.
+        """
+        values, tensors = saving.read(path, self._settings())
+        device = self._language.device
+        store = self._open()
+        try:
+            store.restore(saving.below("memory.", tensors), values["memory"], device)
+            told, plain = values["told"], {name: values[name] for name in _PLAIN}
+            grid = None if told["grid"] is None else (int(told["grid"][0]), int(told["grid"][1]))
+            stream = _Stream(
+                told=Told(grid, float(told["began"]), told["offset"]),
+                history=saving.unpacked(values["history"], tensors, device),
+                held=tensors.get("held"),
+                **{**plain, "held_times": tuple(plain["held_times"]), "size": plain["size"] and tuple(plain["size"])},
+            )
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            store.close()
+            raise SaveError(f"{path} is damaged: {error}") from error
+        with self._feeding, self._lock:
+            self._check_open()
+            old, self._store, self._stream = self._store, store, stream
+            old.close()
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be equal for a file to fit."""
+        if self._fingerprint is None:
+            self._fingerprint = saving.fingerprint(self._model)
+        memory = dataclasses.asdict(self.memory)  # type: ignore[call-overload]
+        form = {name: getattr(self._form, name) for name in ("kind", "text_position", "contiguous", "label", "seconds")}
+        return {
+            "model": self._fingerprint,
+            "memory": self.memory.name,
+            **{f"memory.{name}": value for name, value in memory.items() if name not in _PLACES},
+            **{f"form.{name}": value for name, value in form.items()},
+            "opening": self._form.wording.opening(turns=self._form.turns).tolist(),
+            "pruner": None if self._pruner is None else dict(self._pruner.describe()),
+            "budget": None if self._pruner is None else dataclasses.asdict(self._budget),
+        }
 
     def reset(self) -> None:
         """Forget the stream; the next frame begins a new one."""
