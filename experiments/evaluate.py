@@ -27,10 +27,9 @@ from experiments.frames import auto_frames, fixed_frames
 from experiments.journal import Journal
 from experiments.labels import label, parse
 from experiments.results import commit, output_folder, versions, write_json
-from experiments.scoring import is_right
 from experiments.seeding import reseeded
 from experiments.subject import model_from
-from experiments.summary import compare, summarise
+from experiments.summary import compare, protocol_scores, summarise
 from vidpress import press
 
 Entry = tuple[Sample, Video, float]  # a question, its decoded video, the seconds that decoding took per question
@@ -209,7 +208,7 @@ class Runner:
                 "kind": sample.kind,
                 "expected": sample.expected,
                 "answer": reply,
-                "right": is_right(sample, reply),
+                "right": self.dataset.is_right(sample, reply),
                 "visual": video.tokens,
                 "kept": video.kept,
                 "seconds": {"decode_video": decoding[row], **seconds},
