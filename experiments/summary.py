@@ -19,7 +19,8 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
 
     Returns:
         n, failed, right, accuracy, interval (Wilson, 95 %), the same by kind; mean visual tokens of a video before and
-        after, and their ratio; median seconds per question and stage (of a batch, divided evenly).
+        after, and their ratio; median seconds per question and stage (of a batch, divided evenly); of a session also
+        what its memory held.
     """
     done = [line for line in lines if line["error"] is None]
     kinds = _kinds(done)
@@ -32,7 +33,22 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
         "visual": visual / len(done) if done else None,
         "kept": kept / len(done) if done else None,
         "retention": kept / visual if visual else None,
-        "seconds": {stage: statistics.median(line["seconds"][stage] for line in done) for stage in stages},
+        "seconds": {stage: statistics.median(line["seconds"].get(stage, 0.0) for line in done) for stage in stages},
+        **({"stream": _stream(done)} if any("stream" in line for line in done) else {}),
+    }
+
+
+def _stream(done: Sequence[Line]) -> dict[str, Any]:
+    """What a session's memory came to: means over questions, the largest where it says so, medians of seconds."""
+    told = [line["stream"] for line in done]
+    reuse = [one["reuse"] for one in told if one["reuse"] is not None]
+    seconds = [one["frame_seconds"] for one in told if one["frame_seconds"] is not None]
+    sizes = ("device_bytes", "host_bytes", "disk_bytes", "held", "used", "frames")
+    return {
+        **{name: statistics.fmean(one[name] for one in told) for name in sizes},
+        **{f"largest_{name}": max(one[name] for one in told) for name in sizes},
+        "reuse": statistics.fmean(reuse) if reuse else None,
+        "frame_seconds": statistics.median(seconds) if seconds else None,
     }
 
 
