@@ -18,7 +18,7 @@ from adapters.report import Report
 from compressors import Budget, BuildError, CacheReuser, Compressor, RequirementError, build, rows
 from compressors.requirements import Requirement
 
-_PRESSED = "_vidpress"
+PRESSED = "_vidpress"
 
 
 class Press:
@@ -29,7 +29,7 @@ class Press:
         self.family = family_of(model)
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
-        _check_supplies(model, self.family, compressor)
+        check_supplies(model, self.family, compressor)
         if compressor.cacher is not None:
             tower_layers(model)
         self._attachment: Attachment | None = None
@@ -43,9 +43,9 @@ class Press:
             AlreadyBound: its vision tower has another cacher.
             UnsupportedError: the installed transformers has moved an attachment point.
         """
-        if _PRESSED in vars(self.model):
+        if PRESSED in vars(self.model):
             raise AlreadyPressed(
-                f"this {type(self.model).__name__} is already pressed with {vars(self.model)[_PRESSED]}: leave that "
+                f"this {type(self.model).__name__} is already pressed with {vars(self.model)[PRESSED]}: leave that "
                 f"`with` block, or call detach(), first."
             )
         cacher = self.compressor.cacher
@@ -60,7 +60,7 @@ class Press:
             if binding is not None:
                 binding.remove()
             raise
-        vars(self.model)[_PRESSED] = self.compressor.title
+        vars(self.model)[PRESSED] = self.compressor.title
         return self._report
 
     def detach(self) -> None:
@@ -68,7 +68,7 @@ class Press:
         if self._attachment is not None:
             self._attachment.remove()
             self._attachment = None
-            del vars(self.model)[_PRESSED]
+            del vars(self.model)[PRESSED]
 
     @contextmanager
     def same_video(self, rows: int) -> Iterator[None]:
@@ -141,7 +141,7 @@ def press(
     return Press(model, build(method, cacher=cacher, **parts), budget, positions)
 
 
-def _check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:
+def check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:
     """Refuse, before anything runs, a method whose needs the model or its adapter cannot meet."""
 
     def lacks(need: Requirement) -> str | None:
