@@ -74,7 +74,7 @@ class TowerLayers(LayerStack):
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             if runner.active:
-                grid = (dict(zip(names, args, strict=False)) | kwargs)["grid_thw"]
+                grid = {**dict(zip(names, args, strict=False)), **kwargs}["grid_thw"]
                 self._local.grids = [cast(Grid, tuple(row)) for row in torch.as_tensor(grid).tolist()]
 
         return note

@@ -157,7 +157,7 @@ class FusedPacked(LayerLayout):
         if type(layer.attn.qkv) is not nn.Linear:
             raise UnsupportedError(
                 f"a cacher takes the fused projection of {type(layer.attn).__name__} apart, so it must be a plain "
-                f"nn.Linear, not {type(layer.attn.qkv).__name__}: load the vision tower without quantisation or adapters."
+                f"nn.Linear, not {type(layer.attn.qkv).__name__}: load the tower without quantisation or adapters."
             )
         lengths = _frame_segments(arguments["cu_seqlens"], grids, memo)
         cosine, sine = arguments["position_embeddings"]
@@ -165,7 +165,7 @@ class FusedPacked(LayerLayout):
         for rows, (height, width) in _runs(grids):
             frames, places = sum(rows), height * width
             end = start + frames * places
-            windows = lengths and lengths[start]
+            windows = None if lengths is None else lengths[start]
             rotary = (cosine[start : start + places], sine[start : start + places])
             parts = self._parts(layer, rotary, windows)
             found.append(FrameGroup(hidden[start:end].view(frames, places, -1), parts, (height, width), rows))
@@ -185,7 +185,7 @@ class FusedPacked(LayerLayout):
 
         def attend(query: Tensor, key: Tensor, value: Tensor, places: Tensor | None) -> Tensor:
             cosine, sine = rotary
-            q, k, v = (x.unflatten(-1, (heads, -1)) for x in (query, key, value))
+            q, k, v = (x.view(*x.shape[:2], heads, -1) for x in (query, key, value))
             k = _rotate(k, cosine, sine)
             q = _rotate(q, cosine, sine) if places is None else _rotate(q, cosine[places], sine[places])
             if windows is None:
@@ -246,7 +246,7 @@ def refuse_masks(layer: nn.Module, arguments: Mapping[str, Any]) -> None:
 
 def _heads(features: Tensor, heads: int) -> Tensor:
     """`[F, N, C]` -> `[F, H, N, d]`."""
-    return features.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return features.view(*features.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _rotate(features: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -267,8 +267,8 @@ def _windowed(
         while at + count < len(windows) and windows[at + count] == length:
             count += 1
         end = start + length * count
-        cut = [x[:, start:end].unflatten(1, (count, length)).flatten(0, 1).transpose(1, 2) for x in (q, k, v)]
-        outputs.append(function(*cut).unflatten(0, (-1, count)).flatten(1, 2))
+        cut = [x[:, start:end].reshape(-1, length, *x.shape[2:]).transpose(1, 2) for x in (q, k, v)]
+        outputs.append(function(*cut).reshape(q.shape[0], end - start, *q.shape[2:]))
         start, at = end, at + count
     return torch.cat(outputs, dim=1)
 
@@ -285,7 +285,7 @@ def _runs(grids: Sequence[Grid]) -> list[tuple[tuple[int, ...], tuple[int, int]]
 
 def _frame_segments(
     cumulative: Tensor, grids: Sequence[Grid], memo: dict[Any, Any]
-) -> dict[int, list[int] | None] | None:
+) -> Mapping[int, Sequence[int]] | None:
     """By the place where a frame starts, the lengths of its windows; None where every frame is one segment.
 
     The lengths are read on the host, once per call of the tower.
@@ -294,16 +294,20 @@ def _frame_segments(
         return None
     key = ("windows", id(cumulative))
     if key not in memo:
-        ends = cumulative.tolist()
-        found: dict[int, list[int] | None] = {}
-        at, start = 0, 0
-        for frames, height, width in grids:
-            for _ in range(frames):
-                found[start], end = [], start + height * width
-                while ends[at] < end:
-                    at += 1
-                    if ends[at] > ends[at - 1]:
-                        found[start].append(ends[at] - ends[at - 1])
-                start = end
-        memo[key] = (cumulative, found)  # with the tensor, so that its id stays its own
-    return memo[key][1]
+        memo[key] = (cumulative, _windows_of_frames(cumulative.tolist(), grids))  # the id is its own while it lives
+    found: Mapping[int, Sequence[int]] = memo[key][1]
+    return found
+
+
+def _windows_of_frames(ends: Sequence[int], grids: Sequence[Grid]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    at, start = 0, 0
+    for frames, height, width in grids:
+        for _ in range(frames):
+            windows, end = [], start + height * width
+            while ends[at] < end:
+                at += 1
+                if ends[at] > ends[at - 1]:
+                    windows.append(ends[at] - ends[at - 1])
+            found[start], start = windows, end
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -175,7 +177,7 @@ class Call:
                     keys += [(number, frame, candidate) for candidate in chosen]
         values = torch.cat(shares).tolist() if shares else []
         table = dict(zip(keys, values, strict=True))
-        return [lambda frame, candidate, number=n: table[number, frame, candidate] for n in range(len(self._segments))]
+        return [partial(_looked_up, table, number) for number in range(len(self._segments))]
 
     # Computing
 
@@ -285,9 +287,18 @@ def _segments(states: Sequence[ReferenceState], counts: Sequence[int], groups: S
 
 def _place(plan: GroupPlan, hidden: Tensor) -> None:
     """Bring the frames' numbers to the device, unless they are all of the group."""
-    for part, frames in [(plan, plan.full), *((job, job.frames) for job in plan.jobs)]:
-        if frames and len(frames) < hidden.shape[0]:
-            part.index = torch.tensor(frames).to(hidden.device, non_blocking=True)
+
+    def index(frames: list[int]) -> Tensor | None:
+        whole = len(frames) == hidden.shape[0]
+        return None if whole else torch.tensor(frames).to(hidden.device, non_blocking=True)
+
+    plan.index = index(plan.full)
+    for job in plan.jobs:
+        job.index = index(job.frames)
+
+
+def _looked_up(table: Mapping[tuple[int, int, int], float], number: int, frame: int, candidate: int) -> float:
+    return table[number, frame, candidate]
 
 
 def _take(hidden: Tensor, index: Tensor | None) -> Tensor:
@@ -306,7 +317,7 @@ def _frames(values: Tensor, numbers: Sequence[int]) -> Tensor:
     """Some frames of `[F, …]`, `[1, …]` where they are all the same; views where they are evenly spaced."""
     if len(set(numbers)) == 1:
         return values[numbers[0] : numbers[0] + 1]
-    steps = {after - before for before, after in zip(numbers, numbers[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(numbers)}
     if len(steps) == 1 and (step := steps.pop()) > 0:
         return values[numbers[0] : numbers[-1] + 1 : step]
     return values.index_select(0, torch.tensor(numbers).to(values.device, non_blocking=True))

@@ -42,7 +42,7 @@ class Recipe:
         if not remember:
             return between + mlp, {}
         # One tensor does for both residuals: places that reuse them add both.
-        residual = {"both": lambda: attention + mlp, "attention": lambda: attention, "mlp": lambda: mlp}[self.reuse]()
+        residual = attention + mlp if self.reuse == "both" else attention if self.reuse == "attention" else mlp
         made = {"key": key, "value": value, "input": hidden, "residual": residual}
         if self.similarity == "cosine":
             made["norm"] = row_norms(made[self.feature])
@@ -72,9 +72,10 @@ class Recipe:
         similarity = None
         if places is None:
             normed = parts.norm1(hidden)
-            compared = {"key": parts.key, "value": parts.value, "input": lambda _: hidden}[self.feature](normed)
-            if self.feature != "input":
-                fresh[self.feature] = compared
+            if self.feature == "input":
+                compared = hidden
+            else:
+                compared = fresh[self.feature] = (parts.key if self.feature == "key" else parts.value)(normed)
             similarity = place_similarity(compared, reference[self.feature], self.similarity, reference.get("norm"))
             places = least_similar(similarity, update)
             rows = Rows(places, hidden.shape[1])

@@ -1,4 +1,4 @@
-"""Which frames are computed in full and which reuse which reference: decided on the host, before a tower's first layer."""
+"""Which frames are computed in full and which reuse which reference: decided before a tower's first layer."""
 
 from __future__ import annotations
 

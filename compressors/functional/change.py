@@ -13,7 +13,8 @@ _TINY = 1e-12
 
 def row_norms(features: Tensor) -> Tensor:
     """Euclidean norm of every place: `[..., N, C]` -> `[..., N]` float32."""
-    return torch.linalg.vector_norm(features, dim=-1, dtype=torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(features, dim=-1, dtype=torch.float32)
+    return norms
 
 
 def place_similarity(features: Tensor, reference: Tensor, kind: Similarity, norms: Tensor | None = None) -> Tensor:
@@ -31,7 +32,7 @@ def place_similarity(features: Tensor, reference: Tensor, kind: Similarity, norm
     if kind == "l1":
         return (features.float() - reference.float()).abs_().sum(-1).neg_()
     if kind == "l2":
-        return torch.linalg.vector_norm(features - reference, dim=-1, dtype=torch.float32).neg_()
+        return row_norms(features - reference).neg_()
     dots = (features.float() * reference.float()).sum(-1)
     if kind == "dot":
         return dots
