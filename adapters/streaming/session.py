@@ -229,19 +229,21 @@ class StreamSession:
         kept, history, tokens = self._compressed(frames, times, stream, self._watch, self._reuse)
         with self._watch.stage("extend"):
             told, pieces, end = self._write(self._store, kept, stream.told, check=True)
+        after = _Stream(
+            told=told,
+            history=history,
+            held=held,
+            held_times=held_times,
+            size=size,
+            last=times[-1],
+            frames=stream.frames + len(frames),
+            tokens=stream.tokens + tokens,
+            kept=stream.kept + kept.features.shape[0],
+        )
         with self._lock:
+            # If what leaves the window finds no place on disk, the chunk is in all the same.
+            self._stream = after
             self._store.commit([piece.unit for piece in pieces], end)
-            self._stream = _Stream(
-                told=told,
-                history=history,
-                held=held,
-                held_times=held_times,
-                size=size,
-                last=times[-1],
-                frames=stream.frames + len(frames),
-                tokens=stream.tokens + tokens,
-                kept=stream.kept + kept.features.shape[0],
-            )
 
     def _write(self, store: Store, kept: Kept, told: Told, *, check: bool) -> tuple[Told, list[Piece], Vector]:
         """Run a chunk through the language model, into a store that has yet to commit it."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from adapters.streaming.memory.base import Memory, Store
 from adapters.streaming.memory.full import FullMemory
+from adapters.streaming.memory.retrieval import RetrievalMemory
 from adapters.streaming.memory.window import WindowMemory
 from compressors.errors import BuildError, UnknownNameError
 
-_MEMORIES: dict[str, type[Memory]] = {cls.name: cls for cls in (FullMemory, WindowMemory)}
+_MEMORIES: dict[str, type[Memory]] = {cls.name: cls for cls in (FullMemory, WindowMemory, RetrievalMemory)}
 
 
 def memory_names() -> list[str]:
@@ -53,4 +54,4 @@ def build_memory(memory: str | Mapping[str, Any] | Memory, **params: Any) -> Mem
     return made
 
 
-__all__ = ["FullMemory", "Memory", "Store", "WindowMemory", "build_memory", "memory_names"]
+__all__ = ["FullMemory", "Memory", "RetrievalMemory", "Store", "WindowMemory", "build_memory", "memory_names"]

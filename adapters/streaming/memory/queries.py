@@ -52,7 +52,7 @@ def query_modules(decoder: PreTrainedModel) -> list[tuple[nn.Module, int]]:
 
 @contextmanager
 def reading(decoder: PreTrainedModel, asked: Tensor) -> Iterator[Queries]:
-    """Note the queries of this thread's next forward.
+    """Note the queries of this thread's next forward; later ones are not looked at.
 
     Args:
         decoder: the language model.
@@ -62,7 +62,7 @@ def reading(decoder: PreTrainedModel, asked: Tensor) -> Iterator[Queries]:
 
     def note(layer: int, width: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            if threading.get_ident() == thread:
+            if threading.get_ident() == thread and layer not in queries.mean:
                 rows = output.detach().reshape(asked.shape[0], -1, width)
                 queries.mean[layer] = rows[asked.to(rows.device)].float().mean(0)
 

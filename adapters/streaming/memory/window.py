@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,7 @@ class WindowStore(Store):
 
     def fork(self, room: int) -> WindowStore:
         twin = self._blank()
+        twin._recent = sys.maxsize  # nothing leaves it: it is there for one question
         twin._slots = self._slots.copy(room)
         twin._units, twin._sink_tokens, twin._sink = self._units.copy(), self._sink_tokens, self._sink
         twin._sink_end, twin.gap, twin.tail, twin.begun = self._sink_end, self.gap, self.tail, self.begun
