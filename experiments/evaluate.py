@@ -28,7 +28,7 @@ from experiments.journal import Journal, failed_line, line_of
 from experiments.labels import label, parse
 from experiments.results import commit, output_folder, versions, write_json
 from experiments.seeding import reseeded
-from experiments.stream_evaluation import StreamRunner
+from experiments.stream_evaluation import CLOCKS, StreamRunner
 from experiments.subject import model_from
 from experiments.summary import compare, protocol_scores, summarise
 from vidpress import press
@@ -262,9 +262,11 @@ def streamed(cfg: DictConfig) -> bool:
     if cfg.memory.name == "none":
         return False
     if cfg.frames is not None:
-        raise InputError(f"frames={cfg.frames} samples whole videos; a stream (memory=…) is sampled by fps=, or not at all.")
+        raise InputError(f"frames={cfg.frames} samples whole videos; a stream (memory=…) takes fps=, or every frame.")
     if cfg.positions != "original":
         raise InputError(f"positions={cfg.positions}: a session numbers positions itself; leave it out with memory=….")
+    if cfg.task.clock not in CLOCKS:
+        raise InputError(f"task.clock={cfg.task.clock}: write {' or '.join(CLOCKS)}.")
     return True
 
 

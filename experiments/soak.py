@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,7 @@ from experiments.micro.questions import QUESTIONS
 from experiments.micro.streams import endless_frames
 from experiments.results import versions, write_json, write_text
 from experiments.sessions import session_from
+from experiments.stream_evaluation import CLOCKS
 from experiments.subject import model_from
 
 SETTINGS = ("cacher=stc", "compressor=stc_pruner", "memory=retrieval")  # unless told otherwise
@@ -70,6 +70,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=200, help="frames between rows of the curve, with a question each")
     parser.add_argument("--warmup", type=float, default=0.2, help="share of the frames after which nothing may grow")
     parser.add_argument("--chunk", type=int, default=2, help="frames fed at once")
+    parser.add_argument(
+        "--clock",
+        choices=sorted(CLOCKS),
+        default="wall",
+        help="processor: of this process, for busy machines (CPU only)",
+    )
     parser.add_argument("--output", type=Path, default=Path("soak"), help="folder for the curve")
     parser.add_argument("settings", nargs="*", help="KEY=VALUE as for run.py")
     options = parser.parse_args()
@@ -77,12 +83,13 @@ def main() -> None:
         parser.error("--frames must be at least 10 times --every, a multiple of --chunk, and --warmup in (0, 0.9)")
     with initialize_config_module("conf", version_base="1.3"):
         cfg = compose("config", overrides=[*SETTINGS, *options.settings])
-    points = soak(cfg, options.frames, options.every, options.chunk)
+    points = soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock])
     result = {
         "task": "soak",
         "settings": [*SETTINGS, *options.settings],
         "frames": options.frames,
         "chunk": options.chunk,
+        "clock": options.clock,
         **verdict(points, options.warmup),
         "curve": [asdict(point) for point in points],
         "versions": versions(),
@@ -98,7 +105,9 @@ def main() -> None:
     raise SystemExit(not result["steady"])
 
 
-def soak(cfg: DictConfig, frames: int, every: int, chunk: int) -> list[Point]:
+def soak(
+    cfg: DictConfig, frames: int, every: int, chunk: int, clock: Callable[[], float] = CLOCKS["wall"]
+) -> list[Point]:
     """Feed generated frames; a row of the curve every so many.
 
     Args:
@@ -106,6 +115,7 @@ def soak(cfg: DictConfig, frames: int, every: int, chunk: int) -> list[Point]:
         frames: to feed.
         every: frames between rows, a multiple of `chunk`.
         chunk: frames fed at once.
+        clock: seconds.
 
     Raises:
         InputError: there is no memory.
@@ -129,7 +139,7 @@ def soak(cfg: DictConfig, frames: int, every: int, chunk: int) -> list[Point]:
     ):
         points = []
         for row in range(frames // every):
-            points.append(_row(session, source, row * every, every, chunk, questions[row % len(questions)]))
+            points.append(_row(session, source, row * every, every, chunk, clock, questions[row % len(questions)]))
             advance(every)
         return points
 
@@ -201,25 +211,33 @@ def told(result: Mapping[str, Any]) -> dict[str, str]:
     return {
         "frames": f"{result['frames']}",
         "resident memory": "{:.1f} MB after warm-up, {:.1f} MB at the end ({:+.1%})".format(*megabytes),
-        "time per frame": "{:.2f} ms after warm-up, {:.2f} ms at the end ({:+.1%})".format(*milliseconds),
+        f"time per frame ({result['clock']})": "{:.2f} ms after warm-up, {:.2f} ms at the end ({:+.1%})".format(
+            *milliseconds
+        ),
         "steady": f"{'yes' if result['steady'] else 'no'}: at most {ALLOWED:+.0%} is allowed"
         + ("; the session's memory was still filling: take a longer --warmup" if result["filling"] else ""),
     }
 
 
 def _row(
-    session: StreamSession, source: Iterator[Any], before: int, every: int, chunk: int, question: str
+    session: StreamSession,
+    source: Iterator[Any],
+    before: int,
+    every: int,
+    chunk: int,
+    clock: Callable[[], float],
+    question: str,
 ) -> Point:
     """Feed `every` frames, ask, and look."""
     seconds = []
     for start in range(before, before + every, chunk):
         frames = torch.stack([torch.from_numpy(frame) for frame in islice(source, chunk)])
-        started = time.perf_counter()
+        started = clock()
         session.feed(frames, [(start + index) / FPS for index in range(chunk)])
-        seconds.append((time.perf_counter() - started) / chunk)
-    started = time.perf_counter()
+        seconds.append((clock() - started) / chunk)
+    started = clock()
     session.ask(question, max_new_tokens=4)
-    asked = time.perf_counter() - started
+    asked = clock() - started
     status = session.status
     return Point(
         before + every,

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from experiments.seeding import reseeded
 from experiments.sessions import session_from
 from experiments.subject import model_from
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 RECENT = 16  # calls of `feed` before a question whose median is the time per frame
 STAGES = {"encode": "encode", "compress": "compress", "extend": "prefill"}  # a session's -> a result's
 
@@ -78,7 +79,7 @@ class StreamRunner:
         try:
             rate = self.cfg.fps or video_rate(self.dataset.path(samples[0]))
             with self._session(reseeded(self.methods[name], number, self.draw), rate) as session:
-                watch = Watch(session, self.cfg.task.chunk)
+                watch = Watch(session, self.cfg.task.chunk, CLOCKS[self.cfg.task.clock])
                 for moment, asked in watch.moments(self.dataset, samples, self.cfg.fps):
                     lines += self._ask(name, stream, session, watch, moment, asked)
         except VidpressError as error:  # the video, or a memory that is full: what was answered before counts
@@ -125,16 +126,19 @@ class Watch:
     Args:
         session: to feed.
         chunk: frames per call, as many as the session processes together; fewer before a question.
+        clock: seconds, for the time per frame.
     """
 
-    def __init__(self, session: StreamSession, chunk: int) -> None:
-        self._session, self._chunk = session, chunk
+    def __init__(self, session: StreamSession, chunk: int, clock: Callable[[], float] = CLOCKS["wall"]) -> None:
+        self._session, self._chunk, self._clock = session, chunk, clock
         self._seconds: dict[str, float] = {}
         self._feeding = 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._waiting: list[tuple[float, Tensor]] = []
 
-    def moments(self, dataset: Dataset, samples: Sequence[Sample], fps: float | None) -> Iterator[tuple[float, list[Sample]]]:
+    def moments(
+        self, dataset: Dataset, samples: Sequence[Sample], fps: float | None
+    ) -> Iterator[tuple[float, list[Sample]]]:
         """(second, questions) of every moment at which something is asked, after all that was shown before it."""
         first, last = samples[0], samples[-1]
         pending = deque(samples)
@@ -168,8 +172,9 @@ class Watch:
             return
         times, frames = zip(*self._waiting, strict=True)
         self._waiting = []
+        started = self._clock()
         fed = self._session.feed(torch.stack(frames), list(times))
-        self._feeding += fed.seconds
+        self._feeding += self._clock() - started
         if not fed.processed:  # they wait for their group
             return
         self._recent.append(self._feeding / fed.processed)

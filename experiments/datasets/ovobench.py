@@ -96,7 +96,9 @@ class OvoBench(Dataset):
             samples.append(sample)
         missing = sorted({str(file) for file in self._paths.values() if not file.is_file()})
         if len(missing) == len(set(self._paths.values())):
-            raise InputError(f"{missing[0]}: no such file, nor any other of its videos; name their folder: data.videos=…")
+            raise InputError(
+                f"{missing[0]}: no such file, nor any other of its videos; name their folder: data.videos=…"
+            )
         first = {str(file): number for number, file in reversed([*enumerate(self._paths.values())])}
         self.samples = sorted(samples, key=lambda s: (first[str(self._paths[s.id])], s.end or 0.0, s.id))
 

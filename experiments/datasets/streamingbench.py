@@ -66,7 +66,9 @@ class StreamingBench(Dataset):
         tasks = chosen_tasks(data, list(dict.fromkeys(sample.kind for sample in found)))
         self._folder = videos
         if not any(self.path(sample).is_file() for sample in found):
-            raise InputError(f"{self.path(found[0])}: no such file, nor any other video; name their folder: data.videos=…")
+            raise InputError(
+                f"{self.path(found[0])}: no such file, nor any other video; name their folder: data.videos=…"
+            )
         order = {name: number for number, name in enumerate(dict.fromkeys(map(_number, found)))}
         asked = (sample for sample in found if sample.kind in tasks)
         self.samples = sorted(asked, key=lambda sample: (order[_number(sample)], sample.end or 0.0))
@@ -128,7 +130,9 @@ def _sample(row: Mapping[str, Any], line: int, context: float | None, problems: 
         sample = Sample(name, f"{name.rpartition('_')[0]}[0-{at:g}]", prompt, answer, kind=kind, end=until(at))
         if context is None or context >= at:
             return sample
-        return dataclasses.replace(sample, video=f"{name.rpartition('_')[0]}[{at - context:g}-{at:g}]", start=at - context)
+        return dataclasses.replace(
+            sample, video=f"{name.rpartition('_')[0]}[{at - context:g}-{at:g}]", start=at - context
+        )
     return None
 
 

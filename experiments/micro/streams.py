@@ -45,7 +45,9 @@ class StreamSpec:
         return sum(cut * PAIR < frame for cut in self.periods[0].cuts)
 
 
-def sample_stream(rng: np.random.Generator, frames: int, periods: int, height: int = 112, width: int = 112) -> StreamSpec:
+def sample_stream(
+    rng: np.random.Generator, frames: int, periods: int, height: int = 112, width: int = 112
+) -> StreamSpec:
     """Draw a stream.
 
     Args:

@@ -23,8 +23,18 @@ WHOLE = "all tokens"  # the budget of `none`, whatever the run's budget was
 # Settings that label, budget, seed and sample ids already tell apart, or that decide no answer and no time. Runs that
 # differ in anything else stay apart.
 SAID = (
-    *("retention", "tokens", "tokens_per_frame", "seed", "data.seed", "data.clips", "data.streams", "data.questions", "data.folder"),
-    *("task.against", "task.folder", "task.name", "task.summary"),
+    *(
+        "retention",
+        "tokens",
+        "tokens_per_frame",
+        "seed",
+        "data.seed",
+        "data.clips",
+        "data.streams",
+        "data.questions",
+        "data.folder",
+    ),
+    *("task.against", "task.clock", "task.folder", "task.name", "task.summary"),
 )
 SAID_GROUPS = ("compressor", "scorer", "allocator", "selector", "merger", "cacher", "experiment", "hydra")
 KEYS = ["model", "data", "method", "settings", "budget"]  # what makes two runs the same but for their seed

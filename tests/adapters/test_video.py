@@ -245,7 +245,9 @@ def test_size_of_what_is_no_video(tmp_path: Path) -> None:
         video_size(tmp_path / "nothing.mp4")
 
 
-@pytest.mark.parametrize("span", [{}, {"fps": 3.0}, {"start": 0.5, "end": 1.3}, {"start": 0.51, "fps": 2.5}, {"end": 0.001}])
+@pytest.mark.parametrize(
+    "span", [{}, {"fps": 3.0}, {"start": 0.5, "end": 1.3}, {"start": 0.51, "fps": 2.5}, {"end": 0.001}]
+)
 def test_one_after_the_other_are_the_same_frames(clip: Path, span: dict) -> None:
     video = read_video(clip, **span)
     times, frames = zip(*frames_of(clip, **span), strict=True)

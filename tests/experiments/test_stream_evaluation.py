@@ -108,8 +108,22 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, 
 
 
 def test_a_stream_with_everything_in_memory_is_answered_like_its_clips(vidpress: Command, tmp_path: Path) -> None:
-    data = ("task=evaluate", "data=micro_stream", "data.streams=1", "data.frames=64", "data.periods=2", "max_new_tokens=4")
-    data = (*data, "data.questions=[now_colour,earlier_shape,before_scenes]", f"data.folder={tmp_path / 'clips'}", "compressor=stc_pruner", "retention=0.25", "task.against=none")
+    data = (
+        "task=evaluate",
+        "data=micro_stream",
+        "data.streams=1",
+        "data.frames=64",
+        "data.periods=2",
+        "max_new_tokens=4",
+    )
+    data = (
+        *data,
+        "data.questions=[now_colour,earlier_shape,before_scenes]",
+        f"data.folder={tmp_path / 'clips'}",
+        "compressor=stc_pruner",
+        "retention=0.25",
+        "task.against=none",
+    )
     for memory in ("none", "full", "window"):
         small = ("memory.recent=96", "task.chunk=6") if memory == "window" else ()
         code, out, err, _ = vidpress(*data, f"memory={memory}", *small, f"task.folder={memory}")
@@ -141,7 +155,7 @@ def test_a_stream_with_everything_in_memory_is_answered_like_its_clips(vidpress:
     assert again[: len(lines) - 3] == lines[:-3]
     assert len(again) == len(lines)
     found = collect([tmp_path / "full", tmp_path / "window"]).samples
-    assert set(found["settings"]) == {"memory=full, task.chunk=2", "memory=window, task.chunk=6"}
+    assert set(found["settings"]) == {"task.chunk=2, memory=full", "task.chunk=6, memory=window"}
     assert found["device_bytes"].notna().all()
 
 
@@ -151,7 +165,13 @@ def test_a_published_benchmark_is_scored_by_its_protocol(vidpress: Command, tmp_
         {**about, "id": 1, "task": "EPM", "realtime": 4},
         {**about, "id": 2, "task": "OCR", "realtime": 2.5},
         {**about, "id": 3, "task": "OCR", "realtime": 1, "video": "none.mp4"},
-        {"id": 4, "task": "REC", "video": clip_path().name, "activity": "flash", "test_info": [{"realtime": 1, "count": 0}]},
+        {
+            "id": 4,
+            "task": "REC",
+            "video": clip_path().name,
+            "activity": "flash",
+            "test_info": [{"realtime": 1, "count": 0}],
+        },
     ]
     (tmp_path / "ovo_bench_new.json").write_text(json.dumps(annotations))
     command = ("task=evaluate", "data=ovobench", "data.path=ovo_bench_new.json", f"data.videos={clip_path().parent}")

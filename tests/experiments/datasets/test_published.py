@@ -175,14 +175,22 @@ def test_streamingbench(tmp_path: Path) -> None:
     assert "\nC. it's 3.\n" in dataset.samples[0].prompt
     assert dataset.path(dataset.samples[0]) == tmp_path / "sample_2" / "video.mp4"
     sample = dataset.samples[0]
-    assert [dataset.is_right(sample, reply) for reply in ("D", " D. 4.", "4", "", "The D")] == [True, True] + [False] * 3
+    assert [dataset.is_right(sample, reply) for reply in ("D", " D. 4.", "4", "", "The D")] == [True, True] + [
+        False
+    ] * 3
     recent = streamingbench(tmp_path, context=60, tasks="Counting").samples
     assert [(s.start, s.end) for s in recent] == [(10.0, 70.0), (None, 4.0)]
     assert recent[0].video != sample.video
 
 
 def test_every_bad_row_is_named(tmp_path: Path) -> None:
-    changes = ({"question_id": "1"}, {"time_stamp": "1:2:3:4"}, {"options": "['A. 1.'"}, {"answer": "E"}, {"question": ""})
+    changes = (
+        {"question_id": "1"},
+        {"time_stamp": "1:2:3:4"},
+        {"options": "['A. 1.'"},
+        {"answer": "E"},
+        {"question": ""},
+    )
     with pytest.raises(InputError) as caught:
         streamingbench(tmp_path, [{**ROWS[0], **change} for change in changes])
     for told in ("2: question_id", "3: time_stamp", "4: options", "5: answer: 'E'", "6: question: missing"):
