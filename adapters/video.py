@@ -173,7 +173,8 @@ def frames_of(
         announced, rate = _header(path)
         count, upcoming = 0, 0.0
         with closing(_decode(path, span)) as decoder:
-            for count, (now, frame) in enumerate(decoder, start=1):
+            for now, frame in decoder:
+                count += 1
                 if now + 0.1 / rate >= upcoming:
                     upcoming = (math.floor((now + 0.1 / rate) * fps) + 1) / fps if fps else 0.0
                     yield now, torch.from_numpy(_upright(frame))

@@ -34,6 +34,7 @@ def session_from(
     """
     memory: Any = OmegaConf.to_container(cfg.memory, resolve=True)
     prunes = not isinstance(method, NoCompression)
+    known: dict[str, Any] = {} if fps is None else {"fps": fps}
     return StreamSession(
         model,
         processor,
@@ -41,5 +42,5 @@ def session_from(
         pruner=method if prunes else None,
         memory=build_memory(memory),
         **(budget if prunes else {}),
-        **({} if fps is None else {"fps": fps}),
+        **known,
     )

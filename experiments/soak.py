@@ -1,14 +1,13 @@
 """Whether a session stays as it is: `python -m experiments.soak --frames 20000`.
 
-Generated frames without end go through the embedded model with cacher, pruner and a bounded memory; now and then a question
-is asked. Resident memory and time per frame after a warm-up, by when the memory must be full, are compared with those at the
-end. What else the command line of `run.py` sets may follow as KEY=VALUE: memory=window memory.recent=512.
+Generated frames without end go through the embedded model with cacher, pruner and a bounded memory; now and then a
+question is asked. Resident memory and time per frame after a warm-up, by when the memory must be full, are compared
+with those at the end. What else the command line of `run.py` sets may follow as KEY=VALUE: memory=window.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,7 +63,7 @@ class Point:
 
 
 def main() -> None:
-    """Feed, print what grew, write `soak.json`, `soak.csv` and, with the extra `report`, `soak.png`; status 1 if it grew."""
+    """Feed, say what grew, write `soak.json`, `.csv` and, with the extra `report`, `.png`; exit status 1 if it grew."""
     parser = argparse.ArgumentParser(description="Feed a session for long, and see whether anything grows.")
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--every", type=int, default=200, help="frames between rows of the curve, with a question each")

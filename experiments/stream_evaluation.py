@@ -1,4 +1,4 @@
-"""`task=evaluate memory=…`: every video is fed to a session once, frame by frame, and asked when the questions come up."""
+"""`task=evaluate memory=…`: every video is fed to a session once, and asked when the questions come up."""
 
 from __future__ import annotations
 

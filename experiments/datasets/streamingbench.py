@@ -1,4 +1,4 @@
-"""`data=streamingbench`: StreamingBench's real-time visual understanding (arXiv 2411.03628), 2500 questions about 500 videos.
+"""`data=streamingbench`: StreamingBench's real-time visual understanding (arXiv 2411.03628), 2500 questions.
 
 The CSV has one question per row: `question_id` (`…_sample_<n>_<m>`: question m about `sample_<n>/video.mp4`),
 `task_type`, `question`, `time_stamp` (`H:M:S`: when it is asked), `answer` (a letter), `options` (a list written as in
@@ -85,7 +85,7 @@ def load(data: DictConfig) -> Dataset:
     """The data set of `conf/data/streamingbench.yaml`.
 
     Raises:
-        InputError: no file or folder, an unknown task, a wrong number, or rows of another form, each named with its line.
+        InputError: no file or folder, an unknown task, a wrong number, or rows of another form, named with their lines.
     """
     path = annotation_file(data, "Real_Time_Visual_Understanding.csv")
     context: Any = data.context
