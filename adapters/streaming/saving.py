@@ -21,11 +21,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapters.streaming.errors import SaveError
+from compressors.allocators.causal_fca import CausalState
+from compressors.functional.histories import Histories
 from compressors.functional.last_frame import LastFrame
 from compressors.functional.stream_memory import StreamMemory
 
 FORMAT, VERSION = "vidpress.stream", 1
-_STATES: dict[str, Any] = {cls.__name__: cls for cls in (StreamMemory, LastFrame)}
+_STATES: dict[str, Any] = {cls.__name__: cls for cls in (StreamMemory, LastFrame, CausalState, Histories)}
 _SAMPLE = 16  # values of each weight that tell models apart
 
 
