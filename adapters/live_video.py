@@ -138,16 +138,21 @@ class LiveInput:
                 yield None if frame.is_corrupt else Picture(now, frame)
 
     def _packets(self) -> Iterator[av.Packet | None]:
+        lost = False
         while True:
             try:
-                yield from self._container.demux(self._stream)
+                for packet in self._container.demux(self._stream):
+                    lost = False
+                    yield packet
                 return
             except av.error.ExitError as error:
                 raise StalledError(f"{self.name}: nothing came for {self._read_timeout:g} s") from error
-            except av.error.InvalidDataError:
-                yield None  # the demuxer finds its way again behind it
             except av.error.FFmpegError as error:
-                raise VideoError(f"{self.name}: broke off ({_reason(error)})") from error
+                # A demuxer may find its way again behind what it cannot read; if not, it fails at once again.
+                if lost or not isinstance(error, av.error.InvalidDataError):
+                    raise VideoError(f"{self.name}: broke off ({_reason(error)})") from error
+            lost = True
+            yield None
 
     def close(self) -> None:
         """Let go of the file, device or connection."""

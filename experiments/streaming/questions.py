@@ -81,15 +81,18 @@ class Inbox:
                     return asked
             return None
 
-    def close(self) -> list[Asked]:
-        """Take no more; what waited is refused, and returned."""
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._waiting)
+
+    def close(self) -> None:
+        """Take no more; what waited is refused."""
         with self._lock:
             self._closed = True
             waiting = [asked for asked in self._waiting if asked.answered.set_running_or_notify_cancel()]
             self._waiting.clear()
         for asked in waiting:
             asked.answered.set_exception(Refused("the stream ended before this was answered"))
-        return waiting
 
 
 def question_from(content: Any, where: str, origin: str, *, timed: bool) -> Question:

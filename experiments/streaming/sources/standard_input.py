@@ -25,7 +25,7 @@ class StandardInputSource(Source):
     title = "standard input"
 
     def __init__(self, *, format: str | None, timeout: float, paced: bool, descriptor: int = 0) -> None:
-        self._format, self._timeout, self.paced, self._descriptor = format, timeout, live, descriptor
+        self._format, self._timeout, self.paced, self._descriptor = format, timeout, paced, descriptor
 
     def check(self) -> None:
         """Raises SourceError: it is a terminal."""

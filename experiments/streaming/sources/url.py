@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -74,7 +75,7 @@ class UrlSource(Source):
             raise SourceError(f"{self.title}: write {', '.join(SCHEMES)}://….{hint}", "missing")
 
     def pictures(self, stop: threading.Event, notice: Notice) -> Iterator[Picture | Broken]:
-        line, shown, arrived, failed = Timeline(), None, time.monotonic(), 0
+        line, shown, anchor, failed = Timeline(), None, math.inf, 0
         while not stop.is_set():
             before = shown
             try:
@@ -85,12 +86,14 @@ class UrlSource(Source):
                     if length is not None:
                         line = Timeline()  # it begins at its beginning again
                     elif shown is not None:
-                        line.join(time.monotonic() - arrived)
+                        line.join(max(0.0, time.monotonic() - anchor - shown))
                     for picture in line.along(video, notice):
                         if isinstance(picture, Picture):
                             if length is not None and before is not None and picture.time <= before:
                                 continue
-                            shown, arrived, failed = picture.time, time.monotonic(), 0
+                            # The frame that came soonest says when the stream's time was 0.
+                            shown, failed = picture.time, 0
+                            anchor = min(anchor, time.monotonic() - shown)
                         yield picture
                 # Sound may be longer than the pictures: what ends twice in the same place has ended.
                 if length is not None and shown is not None:
