@@ -10,6 +10,7 @@ result = compress(features, "vidcom2", retention=0.25)   # features [T, N, C]
 """
 
 from adapters import AlreadyPressed, Press, Report, UnsupportedError, families, press
+from adapters.streaming import StreamSession
 from compressors import (
     Budget,
     Compression,
@@ -34,6 +35,7 @@ __all__ = [
     "Method",
     "Press",
     "Report",
+    "StreamSession",
     "UnsupportedError",
     "VideoTokens",
     "VidpressError",

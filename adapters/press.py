@@ -16,7 +16,7 @@ from adapters.family import Family, family_of
 from adapters.report import Report
 from compressors import Budget, BuildError, Compressor, RequirementError, build, rows
 
-_PRESSED = "_vidpress"
+PRESSED = "_vidpress"
 
 
 class Press:
@@ -27,7 +27,7 @@ class Press:
         self.family = family_of(model)
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
-        _check_supplies(model, self.family, compressor)
+        check_supplies(model, self.family, compressor)
         self._attachment: Attachment | None = None
         self._report: Report | None = None
 
@@ -38,16 +38,16 @@ class Press:
             AlreadyPressed: the model is under a press (this one or another).
             UnsupportedError: the installed transformers has moved an attachment point.
         """
-        if _PRESSED in vars(self.model):
+        if PRESSED in vars(self.model):
             raise AlreadyPressed(
-                f"this {type(self.model).__name__} is already pressed with {vars(self.model)[_PRESSED]}: leave that "
+                f"this {type(self.model).__name__} is already pressed with {vars(self.model)[PRESSED]}: leave that "
                 f"`with` block, or call detach(), first."
             )
         self._report = Report(self.compressor.title, self.compressor.describe())
         self._attachment = Attachment(
             self.model, self.family, self.compressor, self.budget, self.positions, self._report
         )
-        vars(self.model)[_PRESSED] = self.compressor.title
+        vars(self.model)[PRESSED] = self.compressor.title
         return self._report
 
     def detach(self) -> None:
@@ -55,7 +55,7 @@ class Press:
         if self._attachment is not None:
             self._attachment.remove()
             self._attachment = None
-            del vars(self.model)[_PRESSED]
+            del vars(self.model)[PRESSED]
 
     @contextmanager
     def same_video(self, rows: int) -> Iterator[None]:
@@ -125,7 +125,7 @@ def press(
     return Press(model, build(method, **parts), budget, positions)
 
 
-def _check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:
+def check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:
     """Refuse, before anything runs, a method whose needs the model or its adapter cannot meet."""
     for need in sorted(compressor.requirements, key=repr):
         reason = family.lacks(model, need)

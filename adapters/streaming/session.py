@@ -1,0 +1,577 @@
+"""`StreamSession`: frames in at any time, questions at any time, constant memory and constant time per frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adapters.errors import AlreadyPressed
+from adapters.family import family_of
+from adapters.press import PRESSED, check_supplies
+from adapters.streaming import saving
+from adapters.streaming.decoding import LanguageModel
+from adapters.streaming.encoder import Encoder, checked_frames
+from adapters.streaming.errors import SaveError, StreamError
+from adapters.streaming.form import Form, Kept, Piece, TextPosition, Told
+from adapters.streaming.form import Kind as FormKind
+from adapters.streaming.memory import Memory, Store, build_memory
+from adapters.streaming.memory.queries import query_modules, reading
+from adapters.streaming.memory.units import Vector
+from adapters.streaming.rotation import Rotation
+from adapters.streaming.status import Answer, Fed, Stopwatch, StreamStatus
+from adapters.streaming.wording import wording_of
+from compressors import Budget, BuildError, Compressor, InputError, RequirementError, VideoTokens, build
+from compressors.requirements import Attention, FrameFeatures, Keys, Query, Requirement
+
+_PLAIN = ("held_times", "size", "last", "frames", "tokens", "kept")  # of a stream, as they go into a file
+_PLACES = ("host_limit", "disk", "disk_limit")  # settings of a memory that say where, not what
+LARGEST_CHUNK = 32  # frames of one feed() that are processed together when `chunk` does not say
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stream:
+    """Everything a session knows of its stream beside keys and values; replaced as a whole.
+
+    Attributes:
+        told: what the prompt's form must know to go on.
+        history: the pruner's state.
+        held: uint8 `[f, H, W, 3]`, frames that wait for their group or chunk.
+        held_times: their seconds.
+        size: (H, W) of the stream's frames.
+        last: seconds of the last frame that came; None before the first.
+        frames, tokens, kept: counts of what was processed.
+    """
+
+    told: Told = dataclasses.field(default_factory=Told)
+    history: Any = None
+    held: Tensor | None = None
+    held_times: tuple[float, ...] = ()
+    size: tuple[int, int] | None = None
+    last: float | None = None
+    frames: int = 0
+    tokens: int = 0
+    kept: int = 0
+
+
+class StreamSession:
+    """One stream on a model: feed it frames, ask it questions.
+
+    Frames are preprocessed as the model's processor does, go through the vision tower (with reuse by a cacher), lose
+    tokens to a pruner, and extend the key/value memory. Frames that do not fill a temporal group (or `chunk`) wait
+    until they do; a question sees them all the same, for itself alone. Everything runs in the caller's thread; one
+    thread may feed while others ask, and several sessions may share a model.
+
+    Args:
+        model: an unmodified Hugging Face video language model of a known family, in evaluation mode.
+        processor: its processor (or the embedded model's, or a `LayoutProcessor`).
+        cacher: reuse in the vision tower: a name, an instance or None.
+        pruner: compression of each chunk: a method's name, a `Compressor` or None (every token stays).
+        retention, tokens, tokens_per_frame: the pruner's budget of each chunk; at most one (default: retention 0.25).
+        memory: a name, a mapping with `name` and parameters, or a `Memory`.
+        chunk: frames that are processed together; None processes what a feed() brings, at most 32 frames at a time.
+        system: text of a system turn; None leaves it to the model's template.
+        form: "video", the stream is one video in one user turn (ReKV), or "turns", every chunk is a video in a user
+            turn of its own (LiveCC).
+        fps: frames per second where feed() gets no timestamps, and the nominal rate of the stream's clock.
+        label: what a turn says before its frames; {start} and {end} are seconds. "" says nothing.
+        text_position: where text after a video begins (M-RoPE): "library", as transformers computes it, or "largest",
+            behind the video's last group.
+        positions: "original": dropped tokens leave gaps; "contiguous": they do not (1-D positions only).
+        **params: parts and parameters of the pruner, as in `build`.
+
+    Raises:
+        UnsupportedError: the model is of no known family, or cannot do what the memory needs.
+        AlreadyPressed: the model is under a `press`; give the session `pruner=` instead.
+        BuildError, UnknownNameError, BudgetError, RequirementError: settings that do not fit.
+
+    Example:
+        >>> with StreamSession(model, processor, pruner="stc_pruner", retention=0.25, memory="retrieval") as session:
+        ...     session.feed(frames)                      # uint8 [F, H, W, 3], as they come
+        ...     print(session.ask("What is there now?").text)
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        *,
+        cacher: Any = None,
+        pruner: str | Compressor | None = None,
+        retention: float | None = None,
+        tokens: int | None = None,
+        tokens_per_frame: float | None = None,
+        memory: str | Mapping[str, Any] | Memory = "window",
+        chunk: int | None = None,
+        system: str | None = None,
+        form: FormKind = "video",
+        fps: float = 2.0,
+        label: str = "Time={start:.1f}-{end:.1f}s",
+        text_position: TextPosition = "library",
+        positions: Literal["original", "contiguous"] = "original",
+        **params: Any,
+    ) -> None:
+        family = family_of(model)
+        self._model, self._family, self._processor = model, family, processor
+        self._refuse_pressed()
+        self._pruner = _pruner(model, pruner, params, [retention, tokens, tokens_per_frame])
+        self._budget = Budget(retention, tokens, tokens_per_frame)
+        self.memory = build_memory(memory)
+        self._encoder = Encoder(model, family, processor, _tower_needs(self._pruner))
+        self._fps, self._chunk = _checked_fps(fps), self._checked_chunk(chunk)
+        axes = 3 if family.mrope else 1
+        framed = family.position_groups == "frame"
+        _check_choices(form, text_position, positions, axes, label)
+        vision = model.config.vision_config
+        self._form = Form(
+            kind=form,
+            wording=wording_of(model, processor, system, framed=framed),
+            axes=axes,
+            framed=framed,
+            newline=bool(family.trailing),
+            per_second=getattr(vision, "tokens_per_second", None) if family.mrope and not framed else None,
+            seconds=self._encoder.group / self._fps,
+            text_position=text_position,
+            contiguous=positions == "contiguous",
+            label=label,
+        )
+        self._language = LanguageModel(model, family)
+        self._axes = axes
+        self._feeding, self._lock = threading.Lock(), threading.RLock()
+        self._closed = self._warned = False
+        self._fingerprint: str | None = None
+        self._store = self._open()
+        if self._store.needs_queries:
+            query_modules(self._language.decoder)
+        self._stream = _Stream()
+        self._watch = Stopwatch(self._language.device)
+
+    # Frames
+
+    def feed(self, frames: Any, timestamps: Sequence[float] | None = None) -> Fed:
+        """Take frames in.
+
+        Args:
+            frames: uint8 RGB `[F, H, W, 3]`, tensor or array, or a list of such frames; F may be 0.
+            timestamps: seconds since the stream's start, one per frame, never falling; None: 1/fps after the last one.
+
+        Returns:
+            What was done.
+
+        Raises:
+            InputError: frames of another shape, type or size than the stream's, or times that fall.
+            StreamError: the memory cannot take them; or the session is closed.
+
+        If it fails, the memory is as the last whole chunk left it: frames of this call that were not processed are
+        dropped, frames that were waiting before still wait unless they were processed.
+        """
+        start = time.perf_counter()
+        found = checked_frames(frames)
+        with self._feeding, torch.no_grad():
+            self._check_open()
+            before = self._stream
+            times = self._times(found, timestamps, before)
+            if not len(found):
+                return Fed(0, 0, len(before.held_times), 0, 0, time.perf_counter() - start)
+            size = (found.shape[1], found.shape[2])
+            if before.size not in (None, size):
+                raise InputError(
+                    f"frames are {size[0]}x{size[1]} now, the stream began with {before.size[0]}x{before.size[1]}: "
+                    f"resize them, or reset() for a new stream."
+                )
+            waiting = found if before.held is None else torch.cat([before.held, found])
+            all_times = (*before.held_times, *times)
+            done = 0
+            for stop in (cuts := self._cuts(len(waiting))):
+                last = stop == cuts[-1]
+                held = waiting[stop:].clone() if last and stop < len(waiting) else None
+                self._take(waiting[done:stop], all_times[done:stop], held, all_times[stop:] if last else (), size)
+                done = stop
+            with self._lock:
+                if not done:
+                    before_held = dataclasses.replace(before, held=waiting.clone(), held_times=all_times, size=size)
+                    self._stream = before_held
+                after = self._stream = dataclasses.replace(self._stream, last=all_times[-1])
+        return Fed(
+            len(found),
+            after.frames - before.frames,
+            len(after.held_times),
+            after.tokens - before.tokens,
+            after.kept - before.kept,
+            time.perf_counter() - start,
+        )
+
+    def _cuts(self, frames: int) -> list[int]:
+        """Where so many waiting frames are cut into chunks; what is beyond the last cut goes on waiting."""
+        group = self._encoder.group
+        if self._chunk is not None:
+            return list(range(self._chunk, frames + 1, self._chunk))
+        whole, step = frames // group * group, LARGEST_CHUNK // group * group
+        return sorted({*range(step, whole + 1, step), whole} - {0})
+
+    def _take(
+        self,
+        frames: Tensor,
+        times: tuple[float, ...],
+        held: Tensor | None,
+        held_times: tuple[float, ...],
+        size: tuple[int, int],
+    ) -> None:
+        """Process one chunk of whole groups and put it into the memory; all of it or nothing."""
+        stream = self._stream
+        kept, history, tokens = self._compressed(frames, times, stream, self._watch, self._reuse)
+        with self._watch.stage("extend"):
+            told, pieces, end = self._write(self._store, kept, stream.told, check=True)
+        after = _Stream(
+            told=told,
+            history=history,
+            held=held,
+            held_times=held_times,
+            size=size,
+            last=times[-1],
+            frames=stream.frames + len(frames),
+            tokens=stream.tokens + tokens,
+            kept=stream.kept + kept.features.shape[0],
+        )
+        with self._lock:
+            # If what leaves the window finds no place on disk, the chunk is in all the same.
+            self._stream = after
+            self._store.commit([piece.unit for piece in pieces], end)
+
+    def _write(self, store: Store, kept: Kept, told: Told, *, check: bool) -> tuple[Told, list[Piece], Vector]:
+        """Run a chunk through the language model, into a store that has yet to commit it."""
+        if not store.begun:
+            opening = self._form.opening(self._language.device)
+            if opening.unit.tokens:
+                with self._lock:
+                    cache = store.cache(opening.unit.tokens)
+                self._language.write([opening], None, cache)
+            with self._lock:
+                store.begin(opening.unit)
+        pieces, told, end = self._form.chunk(kept, told, store.tail)
+        units = [piece.unit for piece in pieces]
+        if check:
+            store.check(units)
+        if units:
+            with self._lock:
+                cache = store.cache(sum(unit.tokens for unit in units))
+            self._language.write(pieces, kept, cache)
+        return told, pieces, end
+
+    def _compressed(
+        self,
+        frames: Tensor,
+        times: tuple[float, ...],
+        stream: _Stream,
+        watch: Stopwatch,
+        reuse: Callable[[], AbstractContextManager[Any]],
+    ) -> tuple[Kept, Any, int]:
+        """A chunk's tokens after the pruner, the pruner's new state, and how many tokens there were."""
+        with watch.stage("encode"):
+            encoded = self._encoder(self._encoder.preprocess(frames, times), reuse)
+        if stream.told.grid not in (None, encoded.grid):
+            raise InputError(
+                f"the processor made {encoded.grid} tokens of a frame, and {stream.told.grid} of earlier ones of the "
+                f"same size: reset() and feed frames of the size it asks for."
+            )
+        groups, places, _ = encoded.features.shape
+        step = self._encoder.group
+        spans = tuple(
+            (times[i], times[i + step - 1], times[i] + self._form.seconds) for i in range(0, len(times), step)
+        )
+        with watch.stage("compress"):
+            planes = tuple(encoded.planes.values())
+            if self._pruner is None:
+                every = torch.arange(groups * places, device=encoded.features.device) % places
+                flat = tuple(plane.flatten(0, 1) for plane in planes)
+                kept = Kept(encoded.features.flatten(0, 1), every, (places,) * groups, flat, encoded.grid, spans)
+                return kept, None, groups * places
+            self._warn_if_nothing_moves(groups)
+            compression = self._pruner(
+                VideoTokens(
+                    encoded.features,
+                    grid=encoded.grid,
+                    planes=encoded.planes,
+                    timestamps=torch.tensor([first for first, _, _ in spans], device=encoded.features.device),
+                    history=stream.history,
+                    **encoded.tapped,
+                ),
+                self._budget,
+            )
+            flat = tuple(compression.follow(plane) for plane in planes)
+            counts = tuple(compression.budgets.tolist())
+            kept = Kept(compression.features, compression.keep % places, counts, flat, encoded.grid, spans)
+            return kept, compression.history, groups * places
+
+    def _warn_if_nothing_moves(self, groups: int) -> None:
+        allocator = getattr(self._pruner, "allocator", None)
+        if groups > 1 or self._warned or allocator is None or allocator.stateful or allocator.known_beforehand:
+            return
+        self._warned = True
+        warnings.warn(
+            f"allocator {allocator.name} divides a chunk's budget among its temporal groups, and this chunk has one: "
+            f"use allocator=causal_fca, which looks at the stream so far, or a larger chunk=.",
+            stacklevel=4,
+        )
+
+    # Questions
+
+    def ask(self, question: str, *, max_new_tokens: int = 64, logits: bool = False) -> Answer:
+        """Answer a question about the stream so far. Nothing of it stays, and feeding may go on meanwhile.
+
+        Frames that still wait are looked at too, an incomplete group filled up with its last frame, without reuse by
+        the cacher; the stream goes on as if nobody had asked.
+
+        Args:
+            question: the user's words.
+            max_new_tokens: the answer's length at most; decoding is greedy.
+            logits: return those of every step.
+
+        Raises:
+            InputError: an empty question.
+            StreamError: no frame has come yet, or the session is closed.
+        """
+        start = time.perf_counter()
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"question={question!r}: ask something.")
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1.")
+        with torch.no_grad(), self._watch.stage("answer"):
+            parts, words = self._form.question(question, self._language.device)
+            room = words.shape[0] + max_new_tokens
+            with self._lock:
+                self._check_open()
+                stream = self._stream
+                if not stream.frames and not stream.held_times:
+                    raise StreamError("no frame has come yet: feed() some before the first question.")
+                store = self._store.fork(room)
+            told = self._with_waiting(store, stream)
+            assert told.grid is not None
+            grid = told.grid
+            with reading(self._language.decoder, words) if store.needs_queries else nullcontext() as queries:
+                asked = store.question(lambda end: self._form.after(end, grid), queries, room)
+                spoken = self._language.speak(asked, parts, max_new_tokens, logits)
+            text = self._form.wording.decode(list(spoken.ids))
+        seconds = time.perf_counter() - start
+        return Answer(text, seconds, asked.slots + words.shape[0], spoken.ids, asked.blocks, spoken.logits)
+
+    def _with_waiting(self, store: Store, stream: _Stream) -> Told:
+        """Put the frames that wait into a fork of the memory."""
+        if stream.held is None:
+            return stream.told
+        missing = -len(stream.held) % self._encoder.group
+        frames = torch.cat([stream.held, stream.held[-1:].expand(missing, -1, -1, -1)])
+        times = (*stream.held_times, *[stream.held_times[-1]] * missing)
+        kept, _, _ = self._compressed(frames, times, stream, Stopwatch(self._language.device), nullcontext)
+        told, pieces, end = self._write(store, kept, stream.told, check=False)
+        store.commit([piece.unit for piece in pieces], end)
+        return told
+
+    # State
+
+    @property
+    def status(self) -> StreamStatus:
+        """The session in numbers."""
+        with self._lock:
+            stream, held, nbytes = self._stream, self._store.held, dict(self._store.nbytes)
+        return StreamStatus(
+            frames=stream.frames,
+            waiting=len(stream.held_times),
+            seconds=stream.last or 0.0,
+            tokens=stream.tokens,
+            kept=stream.kept,
+            held=held,
+            device_bytes=nbytes.get("device", 0),
+            host_bytes=nbytes.get("host", 0),
+            disk_bytes=nbytes.get("disk", 0),
+            reuse=None,
+            stages=self._watch.seconds(),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the stream to a file, whole or not at all; see `load`.
+
+        Raises:
+            SaveError: the file cannot be written, or the pruner's state cannot be saved.
+            StreamError: the session is closed.
+        """
+        with self._feeding:
+            with self._lock:
+                self._check_open()
+                stream, (stored, kept) = self._stream, self._store.state()
+            tensors = {f"memory.{name}": tensor for name, tensor in stored.items()}
+            values = {
+                "told": dataclasses.asdict(stream.told),
+                "history": saving.packed(stream.history, tensors, "history"),
+                "memory": kept,
+                **{name: getattr(stream, name) for name in _PLAIN},
+            }
+            if stream.held is not None:
+                tensors["held"] = stream.held
+        saving.write(path, self._settings(), values, tensors)
+
+    def load(self, path: str | Path) -> None:
+        """Go on with a stream that a session on the same model, with the same settings, has saved.
+
+        Bounds that say where a memory's bytes go (`host_limit`, `disk`, `disk_limit`) and `chunk` may differ.
+
+        Raises:
+            SaveError: the file is missing, damaged, foreign, or of another model, version or settings. The session is
+                as it was.
+            StreamError: the session is closed.
+        """
+        values, tensors = saving.read(path, self._settings())
+        device = self._language.device
+        store = self._open()
+        try:
+            store.restore(saving.below("memory.", tensors), values["memory"], device)
+            told, plain = values["told"], {name: values[name] for name in _PLAIN}
+            grid = None if told["grid"] is None else (int(told["grid"][0]), int(told["grid"][1]))
+            stream = _Stream(
+                told=Told(grid, float(told["began"]), told["offset"]),
+                history=saving.unpacked(values["history"], tensors, device),
+                held=tensors.get("held"),
+                **{**plain, "held_times": tuple(plain["held_times"]), "size": plain["size"] and tuple(plain["size"])},
+            )
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            store.close()
+            raise SaveError(f"{path} is damaged: {error}") from error
+        with self._feeding, self._lock:
+            self._check_open()
+            old, self._store, self._stream = self._store, store, stream
+            old.close()
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be equal for a file to fit."""
+        if self._fingerprint is None:
+            self._fingerprint = saving.fingerprint(self._model)
+        memory = dataclasses.asdict(self.memory)  # type: ignore[call-overload]
+        form = {name: getattr(self._form, name) for name in ("kind", "text_position", "contiguous", "label", "seconds")}
+        return {
+            "model": self._fingerprint,
+            "memory": self.memory.name,
+            **{f"memory.{name}": value for name, value in memory.items() if name not in _PLACES},
+            **{f"form.{name}": value for name, value in form.items()},
+            "opening": self._form.wording.opening(turns=self._form.turns).tolist(),
+            "pruner": None if self._pruner is None else dict(self._pruner.describe()),
+            "budget": None if self._pruner is None else dataclasses.asdict(self._budget),
+        }
+
+    def reset(self) -> None:
+        """Forget the stream; the next frame begins a new one."""
+        with self._feeding, self._lock:
+            self._check_open()
+            old, self._store = self._store, self._open()
+            self._stream = _Stream()
+            old.close()
+
+    def close(self) -> None:
+        """End the session and leave the model as it was found. Harmless when closed already."""
+        with self._feeding, self._lock:
+            if not self._closed:
+                self._closed = True
+                self._store.close()
+
+    def __enter__(self) -> StreamSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Store:
+        return self.memory.open(self._language.layers, lambda: Rotation(self._language.decoder, self._axes), self._axes)
+
+    def _reuse(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    # Checks
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamError("this session is closed: make a new one.")
+        self._refuse_pressed()
+
+    def _refuse_pressed(self) -> None:
+        if PRESSED in vars(self._model):
+            raise AlreadyPressed(
+                f"this {type(self._model).__name__} is pressed with {vars(self._model)[PRESSED]}: leave that `with` "
+                f"block, and give the session pruner= instead."
+            )
+
+    def _checked_chunk(self, chunk: int | None) -> int | None:
+        group = self._encoder.group
+        if chunk is not None and (chunk < 1 or chunk % group):
+            raise BuildError(f"chunk={chunk} must be a multiple of {group}, the frames of a temporal group, or None.")
+        return chunk
+
+    def _times(self, frames: Tensor, given: Sequence[float] | None, stream: _Stream) -> tuple[float, ...]:
+        if given is None:
+            first = 0.0 if stream.last is None else stream.last + 1 / self._fps
+            return tuple(first + i / self._fps for i in range(len(frames)))
+        times = tuple(float(moment) for moment in given)
+        if len(times) != len(frames):
+            raise InputError(f"{len(frames)} frames came with {len(times)} timestamps: give one for each.")
+        line = times if stream.last is None else (stream.last, *times)
+        if not all(map(math.isfinite, times)) or any(b < a for a, b in itertools.pairwise(line)):
+            raise InputError(f"timestamps must be finite and never fall; got {list(line)[:8]}.")
+        return times
+
+
+def _pruner(
+    model: PreTrainedModel, method: str | Compressor | None, params: Mapping[str, Any], budget: list[Any]
+) -> Compressor | None:
+    """The compressor of chunks, if there is one."""
+    if method is None or method == "none":
+        given = [*params, *(["a budget"] if any(value is not None for value in budget) else [])]
+        if given:
+            raise BuildError(f"{', '.join(given)} given, but there is no pruner to take it: set pruner=.")
+        return None
+    compressor = build(method, **params)
+    if any(isinstance(need, Query) for need in compressor.requirements):
+        raise RequirementError(
+            f"{compressor.title} looks at the question, which nobody has asked yet when frames arrive: choose a pruner "
+            f'that does not, as "stc_pruner".'
+        )
+    check_supplies(model, family_of(model), compressor)
+    return compressor
+
+
+def _tower_needs(compressor: Compressor | None) -> frozenset[Requirement]:
+    needs = compressor.requirements if compressor is not None else frozenset()
+    return frozenset(need for need in needs if isinstance(need, Attention | Keys | FrameFeatures))
+
+
+def _checked_fps(fps: float) -> float:
+    if not math.isfinite(fps) or fps <= 0:
+        raise BuildError(f"fps={fps} must be a number above 0.")
+    return float(fps)
+
+
+def _check_choices(form: str, text_position: str, positions: str, axes: int, label: str) -> None:
+    for name, value, choices in (
+        ("form", form, ("video", "turns")),
+        ("text_position", text_position, ("library", "largest")),
+        ("positions", positions, ("original", "contiguous")),
+    ):
+        if value not in choices:
+            raise BuildError(f"{name}={value!r}: write {' or '.join(choices)}.")
+    if positions == "contiguous" and axes > 1:
+        raise BuildError("positions=contiguous is for models with 1-D positions; with M-RoPE they stay original.")
+    try:
+        label.format(start=0.0, end=1.0)
+    except (KeyError, IndexError, ValueError) as error:
+        raise BuildError(f"label={label!r}: only {{start}} and {{end}} can stand in it.") from error
