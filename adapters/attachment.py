@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,7 +36,7 @@ from adapters.question import end_ids, question_mask, special_ids
 from adapters.record import LogicalLength, Record, attach_record, checked_record, record_of
 from adapters.report import Report
 from adapters.taps import Taps
-from compressors import Budget, Compressor, InputError
+from compressors import Budget, CacheBinding, Compressor, InputError
 from compressors.requirements import Query
 
 
@@ -75,12 +75,13 @@ class Attachment(Places):
         budget: Budget,
         positions: Positions,
         report: Report,
+        reuse: CacheBinding | None = None,
     ) -> None:
         super().__init__()
         self._model, self._family = model, family
         self._base, self._decoder = family.base(model), family.decoder(model)
         self._compressor, self._budget, self._positions = compressor, budget, positions
-        self._report = report
+        self._report, self._reuse = report, reuse
         self._asks = any(isinstance(need, Query) for need in compressor.requirements)
         self._special, self._ends = special_ids(model), end_ids(model)
         self._call = _Call()
@@ -89,6 +90,8 @@ class Attachment(Places):
         except BaseException:
             self.remove()
             raise
+        if reuse is not None:
+            self._undo.append(reuse.remove)  # only now: until here it is the caller's
 
     def _attach(self) -> None:
         base, model = self._base, self._model
@@ -111,7 +114,7 @@ class Attachment(Places):
         if same:
             arguments = self._family.of_first_video(arguments)
             args, kwargs = (), arguments
-        with self._stage("encode"), self._taps.recording() as recording:
+        with self._stage("encode"), self._taps.recording() as recording, self._reusing(arguments):
             output = original(*args, **kwargs)
         if getattr(output, "pooler_output", None) is None:
             return output  # a plain tuple, asked for by the user's own call; the model asks for return_dict
@@ -125,6 +128,17 @@ class Attachment(Places):
         if self._call.entry is not None:
             self._call.entry.captures.append(capture)
         return output
+
+    @contextmanager
+    def _reusing(self, arguments: Mapping[str, Any]) -> Iterator[None]:
+        """Every video of a call is a stream of its own, from its first frame to its last."""
+        if self._reuse is None:
+            yield
+            return
+        states = [self._reuse.new_state(keep=False) for _ in range(self._family.videos_in(arguments))]
+        with self._reuse.using(states):
+            yield
+        self._report.add_reuse(sum(state.reused for state in states), sum(state.total for state in states))
 
     # 2. Base model
 

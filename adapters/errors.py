@@ -13,8 +13,12 @@ class AlreadyPressed(VidpressError, RuntimeError):
     """The model is already under a press; detach that one first."""
 
 
+class AlreadyBound(VidpressError, RuntimeError):
+    """The vision tower has another cacher already; remove that one first."""
+
+
 class LoadError(VidpressError, OSError):
     """A model, processor or optional package could not be loaded."""
 
 
-__all__ = ["AlreadyPressed", "LoadError", "UnsupportedError", "VidpressError"]
+__all__ = ["AlreadyBound", "AlreadyPressed", "LoadError", "UnsupportedError", "VidpressError"]

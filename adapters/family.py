@@ -78,6 +78,11 @@ class Family(ABC):
         """The arguments of `get_video_features` when pixels are those of one video and the rest has a row per copy."""
         return {name: value[:1] if name == "video_grid_thw" else value for name, value in arguments.items()}
 
+    def videos_in(self, arguments: Mapping[str, Any]) -> int:
+        """How many videos a call of `get_video_features` with these arguments holds."""
+        grid = arguments.get("video_grid_thw")
+        return int((arguments["pixel_values_videos"] if grid is None else grid).shape[0])
+
     def repeat(self, output: Any, times: int) -> None:
         """Make what `get_video_features` returned for one video what it returns for several equal ones, in place."""
         output.pooler_output = _repeated(output.pooler_output, times)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, get_args
@@ -10,11 +10,13 @@ from typing import Any, get_args
 from transformers import PreTrainedModel
 
 from adapters.attachment import Attachment
+from adapters.caching import bind_cacher, conflict, tower_layers
 from adapters.entry import Positions
 from adapters.errors import AlreadyPressed, UnsupportedError
 from adapters.family import Family, family_of
 from adapters.report import Report
-from compressors import Budget, BuildError, Compressor, RequirementError, build, rows
+from compressors import Budget, BuildError, CacheReuser, Compressor, RequirementError, build, rows
+from compressors.requirements import Requirement
 
 PRESSED = "_vidpress"
 
@@ -28,6 +30,8 @@ class Press:
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
         check_supplies(model, self.family, compressor)
+        if compressor.cacher is not None:
+            tower_layers(model)
         self._attachment: Attachment | None = None
         self._report: Report | None = None
 
@@ -36,6 +40,7 @@ class Press:
 
         Raises:
             AlreadyPressed: the model is under a press (this one or another).
+            AlreadyBound: its vision tower has another cacher.
             UnsupportedError: the installed transformers has moved an attachment point.
         """
         if PRESSED in vars(self.model):
@@ -43,10 +48,18 @@ class Press:
                 f"this {type(self.model).__name__} is already pressed with {vars(self.model)[PRESSED]}: leave that "
                 f"`with` block, or call detach(), first."
             )
-        self._report = Report(self.compressor.title, self.compressor.describe())
-        self._attachment = Attachment(
-            self.model, self.family, self.compressor, self.budget, self.positions, self._report
-        )
+        cacher = self.compressor.cacher
+        parts = {**self.compressor.describe(), **({} if cacher is None else {"cacher": repr(cacher)})}
+        self._report = Report(self.compressor.title, parts)
+        binding = None if cacher is None else bind_cacher(self.model, cacher)
+        try:
+            self._attachment = Attachment(
+                self.model, self.family, self.compressor, self.budget, self.positions, self._report, binding
+            )
+        except BaseException:
+            if binding is not None:
+                binding.remove()
+            raise
         vars(self.model)[PRESSED] = self.compressor.title
         return self._report
 
@@ -97,6 +110,7 @@ def press(
     tokens: int | None = None,
     tokens_per_frame: float | None = None,
     positions: Positions = "original",
+    cacher: str | Mapping[str, Any] | CacheReuser | None = None,
     **parts: Any,
 ) -> Press:
     """Compress the video tokens of everything a model runs inside the `with` block.
@@ -106,6 +120,8 @@ def press(
         method: a method's name or a `Compressor`.
         retention, tokens, tokens_per_frame: the budget of each video; at most one (default: retention 0.25).
         positions: "original" keeps every token's position; "contiguous" closes the gaps.
+        cacher: what reuses the vision tower's work between frames of a video; every video is a stream of its own.
+            Method "none" with a cacher reuses and drops nothing.
         **parts: scorer=, allocator=, selector=, merger= and parameters, as in `build`.
 
     Returns:
@@ -122,15 +138,19 @@ def press(
         >>> print(report)
     """
     budget = Budget(retention, tokens, tokens_per_frame)
-    return Press(model, build(method, **parts), budget, positions)
+    return Press(model, build(method, cacher=cacher, **parts), budget, positions)
 
 
 def check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:
     """Refuse, before anything runs, a method whose needs the model or its adapter cannot meet."""
+
+    def lacks(need: Requirement) -> str | None:
+        return family.lacks(model, need) or conflict(compressor.cacher, need)
+
     for need in sorted(compressor.requirements, key=repr):
-        reason = family.lacks(model, need)
+        reason = lacks(need)
         if reason is not None:
-            fitting = [row.name for row in rows() if all(family.lacks(model, need) is None for need in row.needs)]
+            fitting = [row.name for row in rows() if all(lacks(need) is None for need in row.needs)]
             raise RequirementError(
                 f"{compressor.who_needs(need)} needs {need}, but {reason}. "
                 f"Methods that work with this model: {', '.join(fitting)}."

@@ -96,6 +96,7 @@ class Report:
     clock: Clock = field(default_factory=Clock)
     _videos: deque[VideoReport] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _total: Totals = Totals()
+    _reuse: tuple[int, int] | None = None
     _checks: list[Check] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -116,6 +117,17 @@ class Report:
                 device = self._checks[0][0].device
                 passed = torch.stack([flag.to(device).view(()) for flag, _ in self._checks]).tolist()
                 self._checks = [check for check, fine in zip(self._checks, passed, strict=True) if not fine]
+
+    def add_reuse(self, reused: int, total: int) -> None:
+        """Count a call of the vision tower under a cacher: places served from a reference frame, and all."""
+        with self._lock:
+            before = self._reuse or (0, 0)
+            self._reuse = (before[0] + reused, before[1] + total)
+
+    @property
+    def reuse(self) -> float | None:
+        """Share of the vision tower's places that a cacher served from reference frames; None without a cacher."""
+        return None if self._reuse is None else self._reuse[0] / max(1, self._reuse[1])
 
     @property
     def videos(self) -> list[VideoReport]:
@@ -184,6 +196,8 @@ class Report:
             budgets = " ".join(str(budget) for budget in video.budgets)
             grid = "×".join(map(str, video.grid))
             lines.append(f"  video {number}: {video.kept}/{video.tokens} on a {grid} grid; {budgets}")
+        if self.reuse is not None:
+            lines.append(f"  vision tower: {self.reuse:.1%} of its places reused from frames before")
         lines.append("  seconds: " + ", ".join(f"{stage} {value:.3f}" for stage, value in self.seconds.items()))
         return "\n".join(lines)
 

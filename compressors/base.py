@@ -7,7 +7,8 @@ Components are frozen dataclasses; their fields are their whole configuration, i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -164,26 +165,76 @@ class Merger(Part):
 
 
 class CacheReuser(Part):
-    """Reuse of a vision tower's work between the frames of one video.
+    """Reuse of a vision tower's work between the frames of a stream.
 
-    An adapter binds it to a tower's layers; `reset()` is called when a video starts. State lives in the binding,
-    never in the component.
+    An adapter hands over the tower's layers (`compressors.cachers.layers.LayerStack`). What is remembered of a stream
+    is a `CacheState` that the caller owns; the component and its binding remember nothing.
     """
 
     @abstractmethod
-    def bind(self, layers: list[Any]) -> CacheBinding: ...
+    def bind(self, layers: Any) -> CacheBinding:
+        """Attach to the layers of one vision tower."""
 
 
 class CacheBinding(ABC):
-    """A `CacheReuser` attached to the layers of one vision tower."""
+    """A `CacheReuser` attached to the layers of one vision tower, for any number of streams and threads."""
 
     @abstractmethod
-    def reset(self) -> None:
-        """Forget everything: a new video starts."""
+    def new_state(self, *, keep: bool = True) -> CacheState:
+        """The empty state of a new stream.
+
+        Args:
+            keep: False for a clip that is encoded in one call of the tower: nothing has to outlast it.
+        """
+
+    @abstractmethod
+    def using(
+        self, state: CacheState | Sequence[CacheState], frames: Sequence[int] | None = None
+    ) -> AbstractContextManager[None]:
+        """Inside, calls of the tower by this thread reuse from, and write to, the state; elsewhere nothing changes.
+
+        Args:
+            state: of the stream whose frames the calls hold, or one per stream for calls that hold several.
+            frames: of each stream in a call, in the order of the call; None is an equal share each, in a packed tower
+                a grid row each.
+        """
 
     @abstractmethod
     def remove(self) -> None:
-        """Leave the layers as they were found."""
+        """Leave the layers as they were found. Calling it twice is harmless."""
+
+
+class CacheState(ABC):
+    """What a cacher remembers of one stream.
+
+    Attributes:
+        reused: tokens so far that were served from a reference, in frames and their patches.
+        total: all tokens so far.
+    """
+
+    reused: int = 0
+    total: int = 0
+
+    @property
+    def reuse(self) -> float | None:
+        """Share of the tokens so far that was served from a reference; None before the first frame."""
+        return self.reused / self.total if self.total else None
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget everything: a new stream starts."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything remembered, for saving; `load` of it continues the stream as if nothing had happened."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave.
+
+        Raises:
+            InputError: it is not of a state of this cacher on this tower; the state is left as it was.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +329,11 @@ class Compressor(Part):
         return False
 
     @property
+    def cacher(self) -> CacheReuser | None:
+        """What reuses the vision tower's work before this compressor acts, as `build(cacher=)` set it."""
+        return self.__dict__.get("_cacher")
+
+    @property
     def title(self) -> str:
         """The name to show in reports: the preset's it was built from, else its own."""
         return self.__dict__.get("_preset") or self.name or type(self).__name__
@@ -336,6 +392,7 @@ __all__ = [
     "Allocator",
     "CacheBinding",
     "CacheReuser",
+    "CacheState",
     "Compression",
     "Compressor",
     "FrameScorer",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
-from compressors.base import Allocator, Compressor, Merger, Part, Selector, TokenScorer
+from compressors.base import Allocator, CacheReuser, Compressor, Merger, Part, Selector, TokenScorer
 from compressors.composition import Composition
 from compressors.errors import BuildError
 from compressors.methods import PARTS, method
@@ -21,6 +22,7 @@ def build(
     allocator: PartSpec = None,
     selector: PartSpec = None,
     merger: PartSpec = None,
+    cacher: PartSpec = None,
     **params: Any,
 ) -> Compressor:
     """Build a compressor from a preset, with parts replaced and parameters set.
@@ -29,6 +31,8 @@ def build(
         name: a method's name (`vidpress.methods()` lists them), or a compressor, which is returned as it is.
         scorer, allocator, selector, merger: a part's name, `{"name": …, params}`, an instance, "none" to leave the
             preset's part out, or None to keep the preset's.
+        cacher: what reuses the vision tower's work between frames, in the same forms; presets have none. A finished
+            compressor takes one, too.
         **params: parameters of whichever single part owns a field of that name.
 
     Raises:
@@ -38,8 +42,46 @@ def build(
     Example:
         >>> build("vidcom2", allocator="uniform")
         >>> build("random", allocator={"name": "fca", "temperature": 0.05}, seed=3)
+        >>> build("stc_pruner", cacher="stc", interval=4)
     """
     given = {"scorer": scorer, "allocator": allocator, "selector": selector, "merger": merger}
+    if cacher is None:
+        return _build(name, given, params)
+    reuser, params = _cacher(_normal("cacher", cacher), name, given, params)
+    made = copy.copy(_build(name, given, params))
+    object.__setattr__(made, "_cacher", reuser)  # it acts before compression, so it is no parameter of it
+    return made
+
+
+def _cacher(
+    spec: Mapping[str, Any] | Part | None, name: str | Compressor, given: Mapping[str, PartSpec], params: dict[str, Any]
+) -> tuple[CacheReuser | None, dict[str, Any]]:
+    """The cacher with the loose parameters that it owns, and the parameters that are left for the other parts."""
+    if not isinstance(spec, Mapping):
+        return None if spec is None else cast(CacheReuser, make("cacher", spec)), params
+    taken = {key: value for key, value in params.items() if key in fields_of(lookup("cacher", spec["name"]))}
+    for kind, other in _parts_of(name, given).items():
+        if both := sorted(set(taken) & fields_of(lookup(kind, other))):
+            raise BuildError(
+                f"parameter {both[0]!r} belongs to cacher and {kind}: "
+                f'write cacher={{"name": "{spec["name"]}", "{both[0]}": …}} to say which.'
+            )
+    left = {key: value for key, value in params.items() if key not in taken}
+    return cast(CacheReuser, make("cacher", {**spec, **taken})), left
+
+
+def _parts_of(name: str | Compressor, given: Mapping[str, PartSpec]) -> dict[str, str]:
+    """Kind -> registered name of what else takes loose parameters."""
+    if isinstance(name, Compressor):
+        return {}
+    preset = method(name)
+    if preset.compressor is not None:
+        return {"compressor": preset.compressor["name"]}
+    specs = {**preset.parts, **{kind: _normal(kind, part) for kind, part in given.items() if part is not None}}
+    return {kind: spec["name"] for kind, spec in specs.items() if isinstance(spec, Mapping)}
+
+
+def _build(name: str | Compressor, given: Mapping[str, PartSpec], params: dict[str, Any]) -> Compressor:
     changed = sorted(kind for kind, part in given.items() if part is not None)
     if isinstance(name, Compressor):
         if changed or params:

@@ -11,7 +11,7 @@ from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from compressors.build import build
 from compressors.checks import check_features, check_shapes, raise_failed_checks
-from compressors.errors import InputError
+from compressors.errors import BuildError, InputError
 from compressors.tokens import VideoTokens
 
 
@@ -72,6 +72,11 @@ def compress(
     """
     budget = Budget(retention, tokens, tokens_per_frame)
     compressor = build(method, **parts)
+    if compressor.cacher is not None:
+        raise BuildError(
+            f"cacher={compressor.cacher.name} reuses work inside a vision tower, and here are features alone: use "
+            f"press(model, …, cacher={compressor.cacher.name!r}), or leave the cacher out."
+        )
     changes = {
         "grid": None if grid is None else tuple(grid),
         "query": query,

@@ -30,7 +30,7 @@ NUMBERS: Mapping[str, tuple[type, float]] = {
 
 
 def compressor_from(cfg: DictConfig) -> Compressor:
-    """The compressor that `compressor` and the part groups describe.
+    """The compressor that `compressor` and the part groups describe, with the cacher that works before it.
 
     Raises:
         UnknownNameError, BuildError: as `compressors.build.build`.
@@ -41,7 +41,7 @@ def compressor_from(cfg: DictConfig) -> Compressor:
     if method(name).compressor is not None:
         # For a method that does not split into parts, "none" means that nothing was asked for.
         parts = {kind: spec for kind, spec in parts.items() if spec["name"] != "none"}
-    return build(name, **parts, **own)
+    return build(name, **parts, cacher=_mapping(cfg.cacher), **own)
 
 
 def budget_from(cfg: DictConfig) -> dict[str, Any]:

@@ -215,6 +215,8 @@ class Runner:
                 "seconds": {"decode_video": decoding[row], **seconds},
                 "error": None,
             }
+            if report.reuse is not None:
+                line["reuse"] = report.reuse
             if sample.video not in shown:
                 line |= {"budgets": video.budgets, "places": video.tokens // len(video.budgets)}
                 shown.add(sample.video)

@@ -76,6 +76,7 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
             "retention": report.retention,
         },
         "retention_placeholders": report.retention_placeholders,
+        "reuse": report.reuse,
         "budgets": [budget for entry in report.videos for budget in entry.budgets],
         "seconds": {"decode_video": decode_video, **seconds["compressed"]},
         "seconds_uncompressed": None if baseline is None else {"decode_video": decode_video, **baseline},
@@ -179,6 +180,8 @@ def show(cfg: DictConfig, result: dict[str, Any]) -> None:
         rows["all tokens"] = result["answer_uncompressed"]
     rows[method] = result["answer"]
     rows["visual tokens"] = f"{tokens['visual']} → {tokens['kept']} ({tokens['retention']:.1%} kept)"
+    if result["reuse"] is not None:
+        rows["vision tower"] = f"{result['reuse']:.1%} of its places reused (cacher {cfg.cacher.name})"
     if cfg.model.get("weights") == "random":
         rows["note"] = "random weights: the answers mean nothing, the times do"
     console, frames = Console(), len(result["budgets"])

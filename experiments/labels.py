@@ -13,15 +13,21 @@ from yaml import YAMLError
 from compressors.base import Compressor, Part
 from compressors.build import build
 from compressors.composition import Composition
-from compressors.errors import BuildError
+from compressors.errors import BuildError, UnknownNameError
 from compressors.methods import PARTS
+from compressors.registry import names
 
 
 def label(compressor: Compressor) -> str:
-    """The preset's name, then what differs from it: `random+fca`, `vidcom2(allocator.temperature=0.1)`.
+    """The preset's name, then what differs from it: `random+fca`, `vidcom2(allocator.temperature=0.1)`, `none+stc`.
 
-    A part of another kind is named with the parameters that differ from its own defaults.
+    A part of another kind, and a cacher, are named with the parameters that differ from their own defaults.
     """
+    cacher = compressor.cacher
+    return _method(compressor) + ("" if cacher is None else f"+{cacher.name}{_brackets(_own_changes(cacher))}")
+
+
+def _method(compressor: Compressor) -> str:
     name = compressor.title
     default = build(name)
     if not isinstance(compressor, Composition) or not isinstance(default, Composition):
@@ -43,7 +49,7 @@ def label(compressor: Compressor) -> str:
 
 
 def parse(text: str) -> Compressor:
-    """The compressor of a short name: a preset, parameters in brackets, another allocator after a plus.
+    """The compressor of a short name: a preset, parameters in brackets, another allocator after a plus, then a cacher.
 
     A parameter of a part may be written as in labels, `allocator.temperature=0.1`.
 
@@ -54,10 +60,14 @@ def parse(text: str) -> Compressor:
         >>> label(parse("random(seed=3)+mass(power=2)"))
         'random(selector.seed=3)+mass(power=2)'
     """
-    match = re.fullmatch(rf"{_PIECE}(?:\+{_PIECE})?", str(text).strip())
+    match = re.fullmatch(rf"{_PIECE}(?:\+{_PIECE})?(?:\+{_PIECE})?", str(text).strip())
     if match is None:
-        raise BuildError(f"{text!r} is no method: write random, random+fca or random(seed=3)+mass(power=2).")
-    name, own, allocator, its = match.groups()
+        raise BuildError(f"{text!r} is no method: write random, random+fca, random(seed=3)+mass(power=2) or none+stc.")
+    name, own, allocator, its, cacher, setting = match.groups()
+    if cacher is None and allocator in names("cacher"):
+        allocator, its, cacher, setting = None, None, allocator, its
+    elif cacher is not None and cacher not in names("cacher"):
+        raise UnknownNameError("cacher", cacher, names("cacher"))
     params = _parameters(own, text)
     parts = {kind: params.pop(kind) for kind in PARTS if kind in params}
     if allocator is not None:
@@ -71,7 +81,8 @@ def parse(text: str) -> Compressor:
             if not isinstance(part, Part):
                 raise BuildError(f"{text!r}: {name} has no {kind} whose parameters could be set.")
             parts[kind] = {"name": part.name, **spec}
-    return build(name, **parts, **params)
+    reuse = None if cacher is None else {"name": cacher, **_parameters(setting, text)}
+    return build(name, cacher=reuse, **parts, **params)
 
 
 _PIECE = r"(\w+)(?:\(([^()]*)\))?"

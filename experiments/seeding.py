@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from compressors.base import Compressor
+from compressors.build import build
 from compressors.composition import Composition
 from compressors.methods import PARTS
 
@@ -27,4 +28,4 @@ def reseeded(compressor: Compressor, number: int, draw: int = 0) -> Compressor:
         part = getattr(compressor, kind)
         if part is not None and hasattr(part, "seed"):
             parts[kind] = dataclasses.replace(part, seed=part.seed + _STRIDE * number + _RUNS * draw)
-    return dataclasses.replace(compressor, **parts) if parts else compressor
+    return build(dataclasses.replace(compressor, **parts), cacher=compressor.cacher) if parts else compressor

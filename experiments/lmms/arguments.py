@@ -13,6 +13,7 @@ from adapters.family import Family
 from compressors.base import Compressor, Part
 from compressors.budget import Budget
 from compressors.build import build
+from compressors.composition import Composition
 from compressors.errors import BuildError, InputError, UnknownNameError
 from compressors.methods import PARTS
 from compressors.registry import fields_of
@@ -100,11 +101,11 @@ def parse(name: str, given: Mapping[str, Any]) -> Arguments:
 def _compressor(stated: dict[str, Any], settings: set[str]) -> Compressor:
     """The compressor that the remaining arguments describe."""
     method = str(stated.pop("compressor", "vidcom2"))
-    specs: dict[str, Any] = {kind: {"name": str(stated.pop(kind))} for kind in PARTS if kind in stated}
+    specs: dict[str, Any] = {kind: {"name": str(stated.pop(kind))} for kind in (*PARTS, "cacher") if kind in stated}
     plain = build(method, **specs)
     owned = _parameters(plain)
     dotted = {f"{kind}.{name}" for kind, names in owned.items() if kind for name in names}
-    known = {*settings, "compressor", *PARTS, *dotted}.union(*owned.values())
+    known = {*settings, "compressor", *PARTS, "cacher", *dotted}.union(*owned.values())
     loose: dict[str, Any] = {}
     for key, value in stated.items():
         if key not in known:
@@ -119,9 +120,11 @@ def _compressor(stated: dict[str, Any], settings: set[str]) -> Compressor:
 
 def _parameters(compressor: Compressor) -> dict[str, set[str]]:
     """Names of parameters by part; under "" those of a compressor without parts."""
-    parts = {kind: getattr(compressor, kind, None) for kind in PARTS}
+    parts = {kind: getattr(compressor, kind, None) for kind in (*PARTS, "cacher")}
     owned = {kind: fields_of(type(part)) for kind, part in parts.items() if isinstance(part, Part)}
-    return owned or {"": {name for name in fields_of(type(compressor)) if not name.startswith("_")}}
+    if not isinstance(compressor, Composition):
+        owned[""] = {name for name in fields_of(type(compressor)) if not name.startswith("_")}
+    return owned
 
 
 def _check(settings: Mapping[str, Any]) -> None:

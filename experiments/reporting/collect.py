@@ -199,7 +199,7 @@ def _rows(job: _Job) -> Iterator[dict[str, Any]]:
             **shared,
             "method": line["run"],
             "settings": named,
-            "budget": WHOLE if line["run"] == "none" else budget_name(result["budget"]),
+            "budget": WHOLE if line["run"].partition("+")[0] == "none" else budget_name(result["budget"]),
             "main": line["run"] == result["label"],
             "folder": str(job.folder),
             **{key: line.get(key) for key in ("id", "video", "answer", "visual", "kept", "budgets", "places")},

@@ -66,7 +66,7 @@ def summarise(samples: pd.DataFrame, groups: Groups, against: Sequence[str] = ("
         row["seeds"] = ", ".join(str(seed) for seed in sorted(run["seed"].unique()) if seed >= 0)
         row |= _accuracy(run, groups)
         for other in against:
-            beside = runs.get((model, data, other, settings, WHOLE if other == "none" else budget))
+            beside = runs.get((model, data, other, settings, WHOLE if other.partition("+")[0] == "none" else budget))
             if beside is not None and other != method:
                 found = difference(run, beside)
                 row |= {_against(key, other): value for key, value in found.items()}
