@@ -54,11 +54,14 @@ def run(cfg: DictConfig) -> None:
     source = source_from(cfg)
     pace, questions = pace_from(cfg, source), all_questions(cfg)
     serve = endpoint_settings(cfg)
-    pruner, budget, form = compressor_from(cfg), budget_from(cfg), session_settings(cfg)
+    pruner, budget = compressor_from(cfg), budget_from(cfg)
+    settings = session_settings(cfg)
     source.check()
+    # What a session takes for the time between two frames, where it has to guess.
+    settings["fps"] = source.rate if pace.fps is None else min(pace.fps, source.rate)
     torch.manual_seed(cfg.seed)
     model, processor = model_from(cfg)
-    with session_from(cfg, model, processor, pruner, budget, **form) as session:
+    with session_from(cfg, model, processor, pruner, budget, **settings) as session:
         stream = Stream(session, source, questions, pace)
         with Recorder(output_folder(), number("task.sample", cfg.task.sample, 0.01)) as recorder, on_terminate():
             watch(cfg, stream, source, recorder, serve)
@@ -116,18 +119,14 @@ def pace_from(cfg: DictConfig, source: Source) -> Pace:
     """
     waits = not (source.live or source.paced)
     policy = cfg.policy if cfg.policy is not None else "block" if waits else "drop_oldest"
-    chunk = int(number("task.chunk", cfg.task.chunk, 1, whole=True))
-    capacity = int(number("task.queue", cfg.task.queue, 1, whole=True))
-    if capacity < chunk:
-        raise InputError(f"task.queue={capacity} must hold a chunk at least: task.chunk={chunk}.")
     return Pace(
         policy=one_of("policy", policy, POLICIES),
-        capacity=capacity,
+        capacity=int(number("task.queue", cfg.task.queue, 1, whole=True)),
         slowest=int(number("task.slowest", cfg.task.slowest, 1, whole=True)),
         fps=number_or_none("source.fps", cfg.source.fps, 0.001),
         seconds=number_or_none("source.seconds", cfg.source.seconds, 0.001),
         broken_limit=int(number("source.broken_limit", cfg.source.broken_limit, 0, whole=True)),
-        chunk=chunk,
+        chunk=int(number("task.chunk", cfg.task.chunk, 1, whole=True)),
         max_new_tokens=cfg.max_new_tokens,
         stay=one_of("task.stay", cfg.task.stay, (True, False)),
     )
@@ -145,7 +144,7 @@ def session_settings(cfg: DictConfig) -> dict[str, Any]:
     build_memory(OmegaConf.to_container(cfg.memory, resolve=True))
     return {
         "form": one_of("task.form", cfg.task.form, ("video", "turns")),
-        "dialogue": one_of("task.dialogue", cfg.task.dialogue, (True, False)),
+        "chunk": int(number("task.chunk", cfg.task.chunk, 1, whole=True)),
         "system": None if cfg.task.system is None else str(cfg.task.system),
         "positions": positions_from(cfg),
     }

@@ -29,7 +29,7 @@ class Feeder(threading.Thread):
         session: a `StreamSession`.
         queue, inbox: frames and questions.
         timed: questions with times, in their order.
-        chunk: frames fed at once.
+        chunk: frames fed at once, at most; a session makes its own chunks of them.
         max_new_tokens: length of answers, where a question has none of its own.
         stay: whether to go on answering after the last frame, until `stop`.
         stop: ends it after what it has in hand.
@@ -42,6 +42,7 @@ class Feeder(threading.Thread):
         lag, longest_lag: seconds between a frame's moment and the end of its feeding: of the last chunk, and the worst.
         status: the session's, after the last step.
         error: what ended it, if it was neither the end nor `stop`.
+        done: set at its very end; `join` must not be interrupted by Ctrl-C, it takes the thread for ended then.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Feeder(threading.Thread):
         self.longest_lag: float | None = None
         self.status: Any = session.status
         self.error: BaseException | None = None
+        self.done = threading.Event()
 
     def run(self) -> None:
         """The thread's work."""
@@ -78,6 +80,7 @@ class Feeder(threading.Thread):
         finally:
             self._queue.cut()
             self._inbox.close()
+            self.done.set()
 
     def leave_after_the_end(self) -> None:
         """Do not stay."""

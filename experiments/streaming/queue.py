@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -82,34 +81,16 @@ class FrameQueue:
         return True
 
     def take(self, most: int, until: float, patience: float) -> list[Frame]:
-        """The next `most` (at most `capacity`) frames shown at `until` or before; fewer where the next one is later, and
-        at the end.
-
-        Waits for `most` of them, at most `patience` seconds; then there are none, and those that came stay.
-        """
-        deadline = time.monotonic() + patience
+        """The next frames shown at `until` or before, at most `most`; none where the next one is later, at the end, and
+        where none came for `patience` seconds."""
         with self._changed:
-            while True:
-                ready = self._ready(most, until)
-                later = ready < len(self._frames)
-                if ready == most or later or self._ended:
-                    break
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    return []
-                self._changed.wait(remaining)
-            frames = [self._frames.popleft() for _ in range(ready)]
+            self._changed.wait_for(lambda: self._frames or self._ended, patience)
+            frames = []
+            while self._frames and len(frames) < most and self._frames[0].time <= until:
+                frames.append(self._frames.popleft())
             self.taken += len(frames)
             self._changed.notify_all()
             return frames
-
-    def _ready(self, most: int, until: float) -> int:
-        ready = 0
-        for frame in self._frames:
-            if ready == most or frame.time > until:
-                break
-            ready += 1
-        return ready
 
     def end(self) -> None:
         """No more frames are let in; those that wait can still be taken."""

@@ -32,6 +32,7 @@ class Reader(threading.Thread):
         waiting_since: since when it has been waiting for the source, on the monotonic clock; None while it is not.
         limited: whether `seconds` ended it.
         error: what ended it, if it was neither the source's end nor `stop`.
+        done: set at its very end.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reader(threading.Thread):
         self.waiting_since: float | None = None
         self.limited = False
         self.error: BaseException | None = None
+        self.done = threading.Event()
 
     def run(self) -> None:
         """The thread's work."""
@@ -67,6 +69,7 @@ class Reader(threading.Thread):
         finally:
             self.waiting_since = None
             self._queue.end()
+            self.done.set()
 
     def _read(self) -> None:
         sampler: RateSampler | None = None

@@ -118,13 +118,12 @@ class Stream:
         finally:
             self._halt.set()
             self._queue.cut()
-        self._reader.join(_GOODBYE)
+        self._reader.done.wait(_GOODBYE)
         self._over = True
         self._show()
 
     def _watch(self) -> None:
-        while self._feeder.is_alive():
-            self._feeder.join(self._pace.refresh)
+        while not self._feeder.done.wait(self._pace.refresh):
             since, patience = self._reader.waiting_since, self._source.watched
             if since is not None and patience is not None and time.monotonic() - since > patience:
                 if self._stalled is None:
@@ -204,7 +203,7 @@ class Stream:
             return "ended"
         if self._halt.is_set():
             return "stopping"
-        if not self._reader.is_alive():
+        if self._reader.done.is_set():
             return "finishing" if len(self._queue) or not self._pace.stay else "staying for questions"
         since = self._reader.waiting_since
         quiet = 0.0 if since is None else now - since

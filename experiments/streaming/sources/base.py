@@ -39,7 +39,7 @@ class Source(ABC):
         live: whether frames come whether or not they are handled.
         watched: seconds without a frame after which others must call it stalled, because it cannot tell by itself.
         reconnections: attempts so far to get a lost connection back.
-        rate: frames per second, once the first picture is there; what sampling tolerates depends on it.
+        rate: frames per second, after `check` where it can be known then, else once the first picture is there.
     """
 
     title: str

@@ -32,6 +32,8 @@ class FileSource(Source):
     def check(self) -> None:
         """Raises VideoError: not there, or no frame in it can be decoded."""
         video_size(self._path)
+        with closing(LiveInput(str(self._path), name=self.title)) as video:
+            self.rate = video.rate
 
     def pictures(self, stop: threading.Event, notice: Notice) -> Iterator[Picture | Broken]:
         line = Timeline()
