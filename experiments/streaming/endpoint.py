@@ -19,6 +19,8 @@ from experiments.streaming.questions import Question, Refused, question_from
 if TYPE_CHECKING:
     from aiohttp import web
 
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _BEHIND = 256  # messages that a WebSocket's reader may be behind before it is cut off
 _CLOSING = 2.0  # seconds for open connections at the end
@@ -71,9 +73,7 @@ class Endpoint:
         self._ready: Future[int] = Future()
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve()), name="vidpress-endpoint", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="vidpress-endpoint", daemon=True)
         self.url = ""
 
     def __enter__(self) -> Endpoint:
@@ -114,11 +114,23 @@ class Endpoint:
                 del self._sockets[outgoing]
                 self._loop.create_task(socket.close(code=1013, message=b"too far behind"))
 
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
     async def _serve(self) -> None:
         from aiohttp import web
 
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guarded(request, handler)
+
         self._loop = asyncio.get_running_loop()
-        app = web.Application(middlewares=[web.middleware(self._guarded)], client_max_size=self._body_limit)
+        app = web.Application(middlewares=[guard], client_max_size=self._body_limit)
         app.router.add_post("/ask", self._asked)
         app.router.add_get("/status", self._told)
         app.router.add_get("/ws", self._connected)
@@ -129,18 +141,15 @@ class Endpoint:
         except OSError as error:
             await runner.cleanup()
             where = f"serve.host={self._host} serve.port={self._port}"
-            self._ready.set_exception(
-                InputError(f"{where}: cannot listen there ({error.strerror}); serve.port=0 takes a free port.")
-            )
-            return
+            raise InputError(
+                f"{where}: cannot listen there ({error.strerror}); serve.port=0 takes a free port."
+            ) from error
         self._ready.set_result(runner.addresses[0][1])
         await self._over.wait()
         self._deliver(None)
         await runner.cleanup()
 
-    async def _guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Errors as JSON; and nothing for pages of other origins, nor for names that were made to point here."""
         from aiohttp import web
 
@@ -174,6 +183,8 @@ class Endpoint:
             return _refusal(504, f"no answer within {self._timeout:g} s")
         except VidpressError as error:
             return _refusal(503, str(error))
+        except Exception:  # told where the stream runs
+            return _refusal(500, "the stream failed while it answered")
         return _reply(422 if record["error"] else 200, record)
 
     async def _told(self, request: web.Request) -> web.StreamResponse:
