@@ -52,7 +52,8 @@ def run(cfg: DictConfig) -> None:
         if cfg[key] is not None:
             raise InputError(f"{key}={cfg[key]} is no setting of task=stream: write {instead}…")
     source = source_from(cfg)
-    pace, questions = pace_from(cfg, source), all_questions(cfg)
+    typing = typing_is_possible(cfg)
+    pace, questions = pace_from(cfg, source), all_questions(cfg, typing=typing)
     serve = endpoint_settings(cfg)
     pruner, budget = compressor_from(cfg), budget_from(cfg)
     settings = session_settings(cfg)
@@ -64,7 +65,7 @@ def run(cfg: DictConfig) -> None:
     with session_from(cfg, model, processor, pruner, budget, **settings) as session:
         stream = Stream(session, source, questions, pace)
         with Recorder(output_folder(), number("task.sample", cfg.task.sample, 0.01)) as recorder, on_terminate():
-            watch(cfg, stream, source, recorder, serve)
+            watch(cfg, stream, [recorder], source.title, typing=typing, serve=serve)
     result = {
         "source": source.title,
         "ended": {"reason": stream.ended, "message": None if stream.error is None else str(stream.error)},
@@ -82,32 +83,39 @@ def run(cfg: DictConfig) -> None:
         raise stream.error
 
 
-def watch(cfg: DictConfig, stream: Stream, source: Source, recorder: Recorder, serve: dict[str, Any] | None) -> None:
-    """Run the stream with its view, its endpoint and the keyboard."""
-    console = Console()
-    with ExitStack() as open_now:
-        keyboard: Keyboard | None = None
+def watch(
+    cfg: DictConfig,
+    stream: Stream,
+    watchers: list[Watcher],
+    title: str,
+    *,
+    typing: bool,
+    serve: dict[str, Any] | None,
+) -> None:
+    """Run the stream with its view, its endpoint and the keyboard, beside other watchers."""
+    console, keyboard = Console(), None
 
-        def typed(text: str) -> None:
-            try:
-                stream.ask(question_from({"question": text}, "typed", "terminal", timed=False))
-            except (InputError, Refused) as error:
-                view.notice(str(error))
+    def ask(text: str) -> None:
+        try:
+            stream.ask(question_from({"question": text}, "typed", "terminal", timed=False))
+        except (InputError, Refused) as error:
+            view.notice(str(error))
 
-        if typing_is_possible(cfg):
-            keyboard = Keyboard(sys.stdin.fileno(), typed, quiet=console.is_terminal)
-        every = number("task.every", cfg.task.every, 0.1)
-        view = view_for(console, source.title, every, keyboard.typed if keyboard else None)
-        watchers: list[Watcher] = [recorder, view]
+    if typing:
+        keyboard = Keyboard(sys.stdin.fileno(), ask, quiet=console.is_terminal)
+    every = number("task.every", cfg.task.every, 0.1)
+    view = view_for(console, title, every, keyboard.typed if keyboard else None)
+    watchers = [*watchers, view]
+    with ExitStack() as opened:
         if serve is not None:
-            endpoint = open_now.enter_context(Endpoint(stream.ask, stream.status, **serve))
+            endpoint = opened.enter_context(Endpoint(stream.ask, stream.status, **serve))
             watchers.append(endpoint)
-            warning = "" if serve["host"] in LOOPBACK else ", open to the network and without a password"
+            warning = "" if serve["host"] in LOOPBACK else ": open to the network, without a password"
             for watcher in watchers:
                 watcher.notice(f"listening on {endpoint.url}{warning}")
-        open_now.enter_context(view)
-        if keyboard:
-            open_now.enter_context(keyboard)
+        opened.enter_context(view)
+        if keyboard is not None:
+            opened.enter_context(keyboard)
         stream.run(watchers)
 
 
@@ -150,10 +158,14 @@ def session_settings(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def all_questions(cfg: DictConfig) -> list[Question]:
+def all_questions(cfg: DictConfig, *, typing: bool) -> list[Question]:
     """Questions with times: `questions`, then `question` at the end; those of the embedded clip where neither is given.
 
     Where nobody could ask anything else, a video is described at its end.
+
+    Args:
+        cfg: the configuration.
+        typing: whether questions may be typed.
 
     Raises:
         InputError: a question that is none, or a file that cannot be read.
@@ -172,7 +184,7 @@ def all_questions(cfg: DictConfig) -> list[Question]:
         return found
     if cfg.source.name == "clip":
         return clip_questions()
-    if cfg.serve.port is None and not typing_is_possible(cfg):
+    if cfg.serve.port is None and not typing:
         return questions_from([{"question": DEFAULT_QUESTION}], "question", "setting")
     return []
 

@@ -30,7 +30,7 @@ class Line:
             if self._escaped:
                 # ESC [ … letter, or ESC and one key.
                 self._escaped += key
-                if (key.isalpha() or key == "~") or (len(self._escaped) == 2 and key not in "[O"):
+                if key not in "[O" if len(self._escaped) == 2 else key.isalpha() or key == "~":
                     self._escaped = ""
             elif key == _ESCAPE:
                 self._escaped = key
