@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from adapters.caching import bind_cacher
 from adapters.errors import AlreadyPressed
 from adapters.family import family_of
 from adapters.press import PRESSED, check_supplies
@@ -77,7 +78,7 @@ class StreamSession:
     Args:
         model: an unmodified Hugging Face video language model of a known family, in evaluation mode.
         processor: its processor (or the embedded model's, or a `LayoutProcessor`).
-        cacher: reuse in the vision tower: a name, an instance or None.
+        cacher: reuse in the vision tower between chunks: a name, `{"name": …, params}`, an instance or None.
         pruner: compression of each chunk: a method's name, a `Compressor` or None (every token stays).
         retention, tokens, tokens_per_frame: the pruner's budget of each chunk; at most one (default: retention 0.25).
         memory: a name, a mapping with `name` and parameters, or a `Memory`.
@@ -90,11 +91,12 @@ class StreamSession:
         text_position: where text after a video begins (M-RoPE): "library", as transformers computes it, or "largest",
             behind the video's last group.
         positions: "original": dropped tokens leave gaps; "contiguous": they do not (1-D positions only).
-        **params: parts and parameters of the pruner, as in `build`.
+        **params: parts and parameters of the pruner, and parameters of the cacher, as in `build`.
 
     Raises:
         UnsupportedError: the model is of no known family, or cannot do what the memory needs.
         AlreadyPressed: the model is under a `press`; give the session `pruner=` instead.
+        AlreadyBound: another cacher is in the tower; sessions on one model share theirs.
         BuildError, UnknownNameError, BudgetError, RequirementError: settings that do not fit.
 
     Example:
@@ -126,7 +128,8 @@ class StreamSession:
         family = family_of(model)
         self._model, self._family, self._processor = model, family, processor
         self._refuse_pressed()
-        self._pruner = _pruner(model, pruner, params, [retention, tokens, tokens_per_frame])
+        compressor = _compressor(model, pruner, cacher, params, [retention, tokens, tokens_per_frame])
+        self._pruner = None if pruner in (None, "none") else compressor
         self._budget = Budget(retention, tokens, tokens_per_frame)
         self.memory = build_memory(memory)
         self._encoder = Encoder(model, family, processor, _tower_needs(self._pruner))
@@ -157,6 +160,9 @@ class StreamSession:
             query_modules(self._language.decoder)
         self._stream = _Stream()
         self._watch = Stopwatch(self._language.device)
+        # Last, so that nothing is left in the tower when something else does not fit.
+        self._binding = None if compressor.cacher is None else bind_cacher(model, compressor.cacher)
+        self._reference = None if self._binding is None else self._binding.new_state()
 
     # Frames
 
@@ -231,9 +237,14 @@ class StreamSession:
     ) -> None:
         """Process one chunk of whole groups and put it into the memory; all of it or nothing."""
         stream = self._stream
-        kept, history, tokens = self._compressed(frames, times, stream, self._watch, self._reuse)
-        with self._watch.stage("extend"):
-            told, pieces, end = self._write(self._store, kept, stream.told, check=True)
+        try:
+            kept, history, tokens = self._compressed(frames, times, stream, self._watch, self._reuse)
+            with self._watch.stage("extend"):
+                told, pieces, end = self._write(self._store, kept, stream.told, check=True)
+        except BaseException:
+            if self._reference is not None:
+                self._reference.reset()  # it may hold frames that will never be in the memory
+            raise
         after = _Stream(
             told=told,
             history=history,
@@ -323,7 +334,7 @@ class StreamSession:
         warnings.warn(
             f"allocator {allocator.name} divides a chunk's budget among its temporal groups, and this chunk has one: "
             f"use allocator=causal_fca, which looks at the stream so far, or a larger chunk=.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
     # Questions
@@ -396,7 +407,7 @@ class StreamSession:
             device_bytes=nbytes.get("device", 0),
             host_bytes=nbytes.get("host", 0),
             disk_bytes=nbytes.get("disk", 0),
-            reuse=None,
+            reuse=None if self._reference is None else self._reference.reuse,
             stages=self._watch.seconds(),
         )
 
@@ -420,6 +431,8 @@ class StreamSession:
             }
             if stream.held is not None:
                 tensors["held"] = stream.held
+            if self._reference is not None:
+                tensors |= {f"cacher.{name}": tensor.cpu() for name, tensor in self._reference.tensors().items()}
         saving.write(path, self._settings(), values, tensors)
 
     def load(self, path: str | Path) -> None:
@@ -445,11 +458,20 @@ class StreamSession:
                 held=tensors.get("held"),
                 **{**plain, "held_times": tuple(plain["held_times"]), "size": plain["size"] and tuple(plain["size"])},
             )
+            reference = None if self._binding is None else self._binding.new_state()
+            if reference is not None:
+                # Anything but whole numbers is as it was computed, on the model's device.
+                saved = saving.below("cacher.", tensors)
+                reference.load({n: t.to(device) if t.is_floating_point() else t for n, t in saved.items()})
+        except StreamError:
+            store.close()
+            raise
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             store.close()
             raise SaveError(f"{path} is damaged: {error}") from error
         with self._feeding, self._lock:
             self._check_open()
+            self._reference = reference
             old, self._store, self._stream = self._store, store, stream
             old.close()
 
@@ -465,6 +487,7 @@ class StreamSession:
             **{f"memory.{name}": value for name, value in memory.items() if name not in _PLACES},
             **{f"form.{name}": value for name, value in form.items()},
             "opening": self._form.wording.opening(turns=self._form.turns).tolist(),
+            "cacher": None if self._binding is None else repr(self._binding.cacher),
             "pruner": None if self._pruner is None else dict(self._pruner.describe()),
             "budget": None if self._pruner is None else dataclasses.asdict(self._budget),
         }
@@ -475,6 +498,8 @@ class StreamSession:
             self._check_open()
             old, self._store = self._store, self._open()
             self._stream = _Stream()
+            if self._reference is not None:
+                self._reference.reset()
             old.close()
 
     def close(self) -> None:
@@ -483,6 +508,8 @@ class StreamSession:
             if not self._closed:
                 self._closed = True
                 self._store.close()
+                if self._binding is not None:
+                    self._binding.remove()
 
     def __enter__(self) -> StreamSession:
         return self
@@ -496,7 +523,9 @@ class StreamSession:
         return self.memory.open(self._language.layers, lambda: Rotation(self._language.decoder, self._axes), self._axes)
 
     def _reuse(self) -> AbstractContextManager[Any]:
-        return nullcontext()
+        if self._binding is None or self._reference is None:
+            return nullcontext()
+        return self._binding.using(self._reference)
 
     # Checks
 
@@ -531,16 +560,17 @@ class StreamSession:
         return times
 
 
-def _pruner(
-    model: PreTrainedModel, method: str | Compressor | None, params: Mapping[str, Any], budget: list[Any]
-) -> Compressor | None:
-    """The compressor of chunks, if there is one."""
-    if method is None or method == "none":
-        given = [*params, *(["a budget"] if any(value is not None for value in budget) else [])]
-        if given:
-            raise BuildError(f"{', '.join(given)} given, but there is no pruner to take it: set pruner=.")
-        return None
-    compressor = build(method, **params)
+def _compressor(
+    model: PreTrainedModel,
+    pruner: str | Compressor | None,
+    cacher: Any,
+    params: Mapping[str, Any],
+    budget: list[Any],
+) -> Compressor:
+    """What compresses chunks (perhaps nothing), with the cacher in front of it."""
+    if pruner in (None, "none") and any(value is not None for value in budget):
+        raise BuildError("a budget is given, but there is no pruner to keep to it: set pruner=.")
+    compressor = build(pruner or "none", cacher=cacher, **params)
     if any(isinstance(need, Query) for need in compressor.requirements):
         raise RequirementError(
             f"{compressor.title} looks at the question, which nobody has asked yet when frames arrive: choose a pruner "

@@ -202,6 +202,7 @@ class RetrievalStore(WindowStore):
             keys, stored = tensors[f"block{number}.keys"], tensors[f"block{number}.values"]
             block = HostBlock(number, tuple(start), tuple(following), size, keys.clone(), stored.clone())
             self._archive.add(block, tensors["representatives"][row])
+        self._archive.trim()
         for row, (number, units) in enumerate(values["marks"]):
             self._marks.append(_Mark(number, units, tensors["totals"][row].clone()))
         self._next = values["next"]
