@@ -114,6 +114,17 @@ def video_size(path: str | Path, *, start: float | None = None, end: float | Non
             return VideoSize(announced or 1 + sum(1 for _ in decoder), height, width)
 
 
+def video_rate(path: str | Path) -> float:
+    """Frames per second of a file, as announced or guessed.
+
+    Raises:
+        VideoError: it is missing, or no video.
+    """
+    path = Path(path)
+    with _explained(path):
+        return _header(path)[1]
+
+
 def read_video(
     path: str | Path,
     *,
@@ -160,6 +171,37 @@ def read_video(
         total = sum(1 for _ in _decode(path, span)) if frames and not announced else announced
         wanted = set(np.linspace(0, total - 1, min(frames, total)).round().astype(int)) if frames and total else None
         return _collect(path, rate, announced, wanted, fps, span, progress)
+
+
+def frames_of(
+    path: str | Path, *, fps: float | None = None, start: float | None = None, end: float | None = None
+) -> Generator[tuple[float, torch.Tensor], None, None]:
+    """The frames that `read_video` would return, one after the other, so that only one is in memory.
+
+    Args:
+        path: the file.
+        fps, start, end: as `read_video`.
+
+    Yields:
+        Seconds from the start of the span, and the frame, uint8 `[H, W, 3]`.
+
+    Raises:
+        VideoError: as `read_video`; that a file was cut off shows after its last frame.
+    """
+    path = Path(path)
+    if fps is not None and not fps > 0:
+        raise VideoError(f"{path}: fps must be above 0, got {fps}")
+    span = _span(path, start, end)
+    with _explained(path):
+        announced, rate = _header(path)
+        count, sampler = 0, RateSampler(fps, rate)
+        with closing(_decode(path, span)) as decoder:
+            for count, (now, frame) in enumerate(decoder, start=1):
+                if sampler.takes(now):
+                    yield now, torch.from_numpy(upright(frame))
+        if not count:
+            raise _empty(path, span)
+        _check_whole(path, announced if span == Span() else None, count)
 
 
 def _span(path: Path, start: float | None, end: float | None) -> Span:
@@ -254,14 +296,18 @@ def _collect(
                 progress(count, announced)
     if frame is None:
         raise _empty(path, span)
-    if announced and count < (1 - _TOLERATED_LOSS) * announced:
-        raise VideoError(f"{path}: cut off or damaged: of {announced} frames only {count} could be decoded")
+    _check_whole(path, announced, count)
     if wanted and len(images) < len(wanted) and times[-1] < now:  # a little shorter than announced
         images.append(upright(frame))
         times.append(now)
     if len({image.shape for image in images}) > 1:
         raise VideoError(f"{path}: frames change their size within the file, which is not supported")
     return Video(torch.from_numpy(np.stack(images)), tuple(times), rate, now + 1 / rate, path)
+
+
+def _check_whole(path: Path, announced: int | None, count: int) -> None:
+    if announced and count < (1 - _TOLERATED_LOSS) * announced:
+        raise VideoError(f"{path}: cut off or damaged: of {announced} frames only {count} could be decoded")
 
 
 def _empty(path: Path, span: Span) -> VideoError:

@@ -22,6 +22,7 @@ NUMBERS: Mapping[str, tuple[type, float]] = {
     "seed": (int, 0),
     "task.repeats": (int, 1),
     "task.batch": (int, 1),
+    "task.chunk": (int, 1),
     "task.threads": (int, 1),
     "task.height": (int, 28),
     "task.width": (int, 28),

@@ -76,6 +76,8 @@ def evaluation_tables(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             scores = [run["kinds"].get(kind) for kind in kinds]
             table.add_row(Text(name), *(percent(score["accuracy"]) if score else "–" for score in scores))
         yield Padding(table, (1, 0, 0, 0))
+    yield from _memory_table(runs)
+    yield from _protocol_table(runs, result["data"])
     if result["errors"]:
         table = Table(title="Samples that failed, over all methods", title_justify="left")
         table.add_column("samples", justify="right")
@@ -97,6 +99,40 @@ def evaluation_tables(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             counts = (str(pair["won"]), str(pair["lost"]), f"{pair['p']:.2g}")
             table.add_row(Text(name), str(pair["n"]), relative, difference, *counts)
         yield Padding(table, (1, 0, 0, 0))
+
+
+def _memory_table(runs: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What the memory of a session came to, where there was one."""
+    if not any("stream" in run for run in runs.values()):
+        return
+    table = Table(title="Memory of the session, means over questions", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    for column in ("frames", "slots held", "slots used", "device MB", "host MB", "reuse", "ms/frame"):
+        table.add_column(column, justify="right")
+    for name, run in runs.items():
+        if one := run.get("stream"):
+            counts = (f"{one[key]:.0f}" for key in ("frames", "held", "used"))
+            sizes = (f"{one[key] / 1e6:.2f}" for key in ("device_bytes", "host_bytes"))
+            speed = "–" if one["frame_seconds"] is None else f"{1e3 * one['frame_seconds']:.1f}"
+            table.add_row(Text(name), *counts, *sizes, percent(one["reuse"]), speed)
+    yield Padding(table, (1, 0, 0, 0))
+
+
+def _protocol_table(runs: Mapping[str, Any], data: str) -> Iterator[RenderableType]:
+    """A published benchmark's own score, where the data are one."""
+    scores = {name: run["protocol"] for name, run in runs.items() if "protocol" in run}
+    if not scores:
+        return
+    title = f"Score of {data}, in %; what was not answered is wrong"
+    table = Table(title=title, title_justify="left")
+    table.add_column("method", no_wrap=True)
+    groups = list(dict.fromkeys(group for score in scores.values() for group in score.get("groups", ())))
+    for column in ("n", "unanswered", *groups, "total"):
+        table.add_column(column, justify="right")
+    for name, score in scores.items():
+        shares = (percent(score["groups"].get(group)) for group in groups)
+        table.add_row(Text(name), str(score["n"]), str(score["unanswered"]), *shares, percent(score["total"]))
+    yield Padding(table, (1, 0, 0, 0))
 
 
 def facts(rows: Mapping[str, str]) -> RenderableType:

@@ -24,13 +24,13 @@ from experiments.assembly import budget_from, check_numbers, compressor_from, po
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
 from experiments.frames import auto_frames, fixed_frames
-from experiments.journal import Journal
+from experiments.journal import Journal, failed_line, line_of
 from experiments.labels import label, parse
 from experiments.results import commit, output_folder, versions, write_json
-from experiments.scoring import is_right
 from experiments.seeding import reseeded
+from experiments.stream_evaluation import CLOCKS, StreamRunner
 from experiments.subject import model_from
-from experiments.summary import compare, summarise
+from experiments.summary import compare, protocol_scores, summarise
 from vidpress import press
 
 Entry = tuple[Sample, Video, float]  # a question, its decoded video, the seconds that decoding took per question
@@ -62,6 +62,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             where that can be known.
     """
     check_numbers(cfg)
+    in_session = streamed(cfg)
     budget, positions = budget_from(cfg), positions_from(cfg)
     main = compressor_from(cfg)
     methods = {label(main): main, **{label(other): other for other in map(parse, _names(cfg.task.against))}}
@@ -73,8 +74,10 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "versions": versions(),
     }
     with Journal(folder, identity, commit()) as journal:
-        runner = Runner(cfg, dataset, methods, {"positions": positions, **budget}, journal)
-        runner.run()
+        if in_session:
+            StreamRunner(cfg, dataset, methods, budget, journal).run()
+        else:
+            Runner(cfg, dataset, methods, {"positions": positions, **budget}, journal).run()
         lines, commits = journal.lines, journal.commits
     by_run = {name: [line for line in lines if line["run"] == name] for name in methods}
     first = label(main)
@@ -86,7 +89,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "data": dataset.name,
         "seed": cfg.seed,
         "budget": budget or {"retention": 0.25},
-        "runs": {name: summarise(answered) for name, answered in by_run.items()},
+        "runs": {name: _summary(answered, dataset) for name, answered in by_run.items()},
         "comparisons": {name: compare(by_run[first], by_run[name]) for name in methods if name != first},
         "errors": _reasons(lines),
         **identity,
@@ -149,7 +152,7 @@ class Runner:
         decoded, lost = self._decode(batch)
         groups = [(group, self._prompts(group)) for group in same_shape(decoded)]
         for name in names:
-            lines = [failed(name, sample, error) for sample, error in lost]
+            lines = [failed_line(name, sample, error) for sample, error in lost]
             for group, inputs in groups:
                 lines += self._answer(name, group, inputs)
             self.journal.append(line for line in lines if (name, line["id"]) not in self.done)
@@ -195,7 +198,7 @@ class Runner:
             seen = report.videos
         except InputError as error:  # features that are not finite
             if rows == 1:
-                return [failed(name, samples[0], error)]
+                return [failed_line(name, samples[0], error)]
             return [line for entry in entries for line in self._answer(name, [entry], self._prompts([entry]))]
         replies = answers(self.processor, inputs, output)
         seconds = {stage: spent / rows for stage, spent in report.seconds.items()}
@@ -203,13 +206,9 @@ class Runner:
         for row, (sample, reply) in enumerate(zip(samples, replies, strict=True)):
             video = seen[row] if len(seen) == rows else seen[0]
             line = {
-                "run": name,
-                "id": sample.id,
-                "video": sample.video,
-                "kind": sample.kind,
-                "expected": sample.expected,
+                **line_of(name, sample),
                 "answer": reply,
-                "right": is_right(sample, reply),
+                "right": self.dataset.is_right(sample, reply),
                 "visual": video.tokens,
                 "kept": video.kept,
                 "seconds": {"decode_video": decoding[row], **seconds},
@@ -254,10 +253,27 @@ def same_shape(decoded: Sequence[Entry]) -> list[list[Entry]]:
     return list(parts.values())
 
 
-def failed(name: str, sample: Sample, error: Exception) -> dict[str, Any]:
-    """The line of a sample that could not be answered."""
-    about = {"run": name, "id": sample.id, "video": sample.video, "kind": sample.kind, "expected": sample.expected}
-    return {**about, "answer": None, "right": None, "visual": 0, "kept": 0, "seconds": {}, "error": str(error)}
+def streamed(cfg: DictConfig) -> bool:
+    """Whether videos are fed to a session with a memory, frame by frame.
+
+    Raises:
+        InputError: together with a setting that has no meaning there.
+    """
+    if cfg.memory.name == "none":
+        return False
+    if cfg.frames is not None:
+        raise InputError(f"frames={cfg.frames} samples whole videos; a stream (memory=…) takes fps=, or every frame.")
+    if cfg.positions != "original":
+        raise InputError(f"positions={cfg.positions}: a session numbers positions itself; leave it out with memory=….")
+    if cfg.task.clock not in CLOCKS:
+        raise InputError(f"task.clock={cfg.task.clock}: write {' or '.join(CLOCKS)}.")
+    return True
+
+
+def _summary(lines: Sequence[Mapping[str, Any]], dataset: Dataset) -> dict[str, Any]:
+    """The numbers of one run, with the benchmark's own score where it has one."""
+    scores = protocol_scores(lines, dataset.protocol)
+    return summarise(lines) | ({} if scores is None else {"protocol": scores})
 
 
 def _names(given: Any) -> list[str]:

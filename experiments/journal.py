@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from compressors.errors import InputError
+from experiments.datasets.sample import Sample
 from experiments.results import write_json
 
 
@@ -112,6 +113,24 @@ class Journal:
     ) -> None:
         self._file.close()
         self._lock.close()
+
+
+def line_of(run: str, sample: Sample, video: str | None = None) -> dict[str, Any]:
+    """What every line begins with: the run and the sample.
+
+    Args:
+        run: the method's name.
+        sample: the question.
+        video: what is shown, if that is not the sample's own clip: questions about one video are not independent.
+    """
+    shown = sample.video if video is None else video
+    return {"run": run, "id": sample.id, "video": shown, "kind": sample.kind, "expected": sample.expected}
+
+
+def failed_line(run: str, sample: Sample, error: Exception, video: str | None = None) -> dict[str, Any]:
+    """The line of a sample that could not be answered."""
+    nothing = {"answer": None, "right": None, "visual": 0, "kept": 0, "seconds": {}}
+    return {**line_of(run, sample, video), **nothing, "error": str(error)}
 
 
 def _refuse_another(folder: Path, before: Any, now: Any) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("pandas", "pyarrow", "matplotlib", "jinja2")
 DEFAULT_RUNS = ("outputs", "multirun")
-SHOWN = ("method", "budget", "n", "accuracy %", "of none %", "total s")
+SHOWN = ("method", "budget", "n", "accuracy %", "of none %", "device MB", "host MB", "ms/frame", "total s")
 REMARKS = {
     "micro": "micro is the embedded model: small, trained on generated clips. "
     "It is a test bed: a ranking on it is a ranking on it, no more."

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from experiments.datasets.sample import LETTERS, Sample
+if TYPE_CHECKING:
+    from experiments.datasets.sample import Sample
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ARTICLE = re.compile(r"^(a|an|the)\s+(?=\w)")
 _QUOTES = "\"'`*_“”‘’ \n\t"
 _BEFORE = r"^(?:the\s+)?(?:(?:correct|right|best|final)\s+)?(?:answer|option|choice)?\s*(?:is|:)?\s*"

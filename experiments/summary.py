@@ -19,10 +19,11 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
 
     Returns:
         n, failed, right, accuracy, interval (Wilson, 95 %), the same by kind; mean visual tokens of a video before and
-        after, and their ratio; median seconds per question and stage (of a batch, divided evenly).
+        after, and their ratio; median seconds per question and stage (of a batch, divided evenly); of a session also
+        what its memory held.
     """
     done = [line for line in lines if line["error"] is None]
-    kinds = sorted({line["kind"] for line in done})
+    kinds = _kinds(done)
     visual, kept = (sum(line[name] for line in done) for name in ("visual", "kept"))
     stages = done[0]["seconds"] if done else {}
     return {
@@ -32,8 +33,60 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
         "visual": visual / len(done) if done else None,
         "kept": kept / len(done) if done else None,
         "retention": kept / visual if visual else None,
-        "seconds": {stage: statistics.median(line["seconds"][stage] for line in done) for stage in stages},
+        "seconds": {stage: statistics.median(line["seconds"].get(stage, 0.0) for line in done) for stage in stages},
+        **({"stream": _stream(done)} if any("stream" in line for line in done) else {}),
     }
+
+
+def _stream(done: Sequence[Line]) -> dict[str, Any]:
+    """What a session's memory came to: means over questions, the largest where it says so, medians of seconds."""
+    told = [line["stream"] for line in done]
+    reuse = [one["reuse"] for one in told if one["reuse"] is not None]
+    seconds = [one["frame_seconds"] for one in told if one["frame_seconds"] is not None]
+    sizes = ("device_bytes", "host_bytes", "disk_bytes", "held", "used", "frames")
+    return {
+        **{name: statistics.fmean(one[name] for one in told) for name in sizes},
+        **{f"largest_{name}": max(one[name] for one in told) for name in sizes},
+        "reuse": statistics.fmean(reuse) if reuse else None,
+        "frame_seconds": statistics.median(seconds) if seconds else None,
+    }
+
+
+def protocol_scores(lines: Sequence[Line], how: str | None) -> dict[str, Any] | None:
+    """A published benchmark's own score; a question that was not answered counts as wrong.
+
+    Args:
+        lines: of one run, failed ones too.
+        how: `groups`: kinds are `<group>_<task>`, a group is the mean of its tasks and the total the mean of the groups;
+            `questions`: the total is the share of all questions. None for data without a protocol.
+
+    Returns:
+        n, unanswered, total; share of right answers by task; with groups also groups, and `mean_of_tasks` (some print that
+        as the total). None without a protocol or lines.
+    """
+    if how is None or not lines:
+        return None
+    tasks = {kind: [line["right"] is True for line in lines if line["kind"] == kind] for kind in _kinds(lines)}
+    shares = {kind: statistics.fmean(right) for kind, right in tasks.items()}
+    scores: dict[str, Any] = {
+        "n": len(lines),
+        "unanswered": sum(line["error"] is not None for line in lines),
+        "total": statistics.fmean(line["right"] is True for line in lines),
+        "tasks": shares,
+    }
+    if how == "groups":
+        names = dict.fromkeys(kind.partition("_")[0] for kind in shares)
+        groups = {
+            name: statistics.fmean(share for kind, share in shares.items() if kind.partition("_")[0] == name)
+            for name in names
+        }
+        scores |= {"total": statistics.fmean(groups.values()), "groups": groups}
+        scores["mean_of_tasks"] = statistics.fmean(shares.values())
+    return scores
+
+
+def _kinds(lines: Iterable[Line]) -> list[str]:
+    return sorted({line["kind"] for line in lines})
 
 
 def compare(lines: Iterable[Line], others: Iterable[Line]) -> dict[str, Any] | None:

@@ -57,7 +57,7 @@ class PeakMemory:
             return
         gc.collect()
         _trim()
-        self._before = _resident()
+        self._before = resident()
         done = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(done,), daemon=True)
         sampler.start()
@@ -89,7 +89,7 @@ class PeakMemory:
             held = torch.cuda.max_memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            held = _resident()
+            held = resident()
         with self._lock:
             if self._stages:
                 stage = self._stages[-1]
@@ -102,5 +102,6 @@ def _trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of main memory that this process holds (Linux; elsewhere an OSError)."""
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

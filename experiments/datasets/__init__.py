@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from compressors.errors import InputError
 from experiments.datasets.sample import Dataset, Sample
 
-NAMES = ("micro", "manifest")
+NAMES = ("micro", "manifest", "micro_stream", "ovobench", "streamingbench")
 
 
 def dataset_from(data: DictConfig) -> Dataset:

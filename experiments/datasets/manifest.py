@@ -18,8 +18,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from compressors.errors import InputError
-from experiments.datasets.sample import LETTERS, Dataset, Sample
-from experiments.scoring import normal
+from experiments.datasets.sample import Dataset, Sample
+from experiments.scoring import LETTERS, normal
 
 REQUIRED = ("video", "question", "answer")
 FIELDS = (*REQUIRED, "options", "kind", "start", "end", "id")

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -59,12 +59,7 @@ class Micro(Dataset):
     def path(self, sample: Sample) -> Path:
         spec = self._specs[sample.video]
         path = self.folder / f"{hashlib.sha256(repr(spec).encode()).hexdigest()[:24]}.mp4"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            write_clip(partial, render(spec))
-            partial.replace(path)  # several runs may make the same file at once
-        return path
+        return kept_file(path, lambda path: write_clip(path, render(spec)))
 
 
 def load(data: DictConfig) -> Dataset:
@@ -76,12 +71,12 @@ def load(data: DictConfig) -> Dataset:
     for key, least in (("clips", 1), ("seed", 0)):
         if not isinstance(data[key], int) or isinstance(data[key], bool) or data[key] < least:
             raise InputError(f"data.{key}={data[key]} must be a whole number, {least} or more.")
-    chosen = {
-        "questions": _chosen("questions", data.questions, QUESTION_NAMES),
-        "sizes": _chosen("sizes", data.sizes, tuple(SIZES)),
+    wanted = {
+        "questions": chosen("questions", data.questions, QUESTION_NAMES),
+        "sizes": chosen("sizes", data.sizes, tuple(SIZES)),
     }
     folder = Path(data.folder).expanduser() if data.folder else cache_folder()
-    return Micro(data.clips, data.seed, folder=folder, **chosen)
+    return Micro(data.clips, data.seed, folder=folder, **wanted)
 
 
 def cache_folder() -> Path:
@@ -91,7 +86,22 @@ def cache_folder() -> Path:
     return base / "vidpress" / f"micro-{hashlib.sha256(made_by).hexdigest()[:12]}"
 
 
-def _chosen(key: str, given: Sequence[str] | str | None, known: Sequence[str]) -> Sequence[str]:
+def kept_file(path: Path, write: Callable[[Path], None]) -> Path:
+    """A file that `write` makes if it is not there yet."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        write(partial)
+        partial.replace(path)  # several runs may make the same file at once
+    return path
+
+
+def chosen(key: str, given: Sequence[str] | str | None, known: Sequence[str]) -> Sequence[str]:
+    """Names from a setting, all that are known by default.
+
+    Raises:
+        InputError: one is not known, or the list is empty.
+    """
     if given is None:
         return known
     names = re.split(r"[\s,]+", given.strip()) if isinstance(given, str) else list(given)

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from experiments.scoring import LETTERS, is_right
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,16 @@ class Sample:
 
 
 class Dataset(ABC):
-    """Samples, and where their videos are."""
+    """Samples, and where their videos are.
+
+    Attributes:
+        protocol: how a published benchmark makes one score of them, see `experiments.summary.protocol_scores`; None for
+            data of our own, where accuracy is the share of right answers among those that were given.
+    """
 
     name: str
     samples: Sequence[Sample]
+    protocol: Literal["groups", "questions"] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -57,3 +64,11 @@ class Dataset(ABC):
     @abstractmethod
     def path(self, sample: Sample) -> Path:
         """The video's file; a data set that generates videos makes it when it is asked for."""
+
+    def is_right(self, sample: Sample, reply: str) -> bool:
+        """Whether a reply answers a sample rightly; a benchmark with a rule of its own overrides it."""
+        return is_right(sample, reply)
+
+    def stream(self, sample: Sample) -> str:
+        """The stream that a question interrupts: a file from the second at which it begins to be shown."""
+        return f"{self.path(sample)}@{sample.start or 0:g}"

@@ -16,13 +16,25 @@ from adapters.errors import LoadError
 
 TASK = "evaluate"
 MARKS = ("result.json", "error.json", "samples.jsonl", ".hydra")
+# What a session's memory came to, of runs that had one.
+STREAM = ("held", "used", "device_bytes", "host_bytes", "disk_bytes", "reuse", "frame_seconds")
 STAGES = ("decode_video", "encode", "compress", "prefill", "decode")
 WHOLE = "all tokens"  # the budget of `none`, whatever the run's budget was
 # Settings that label, budget, seed and sample ids already tell apart, or that decide no answer and no time. Runs that
 # differ in anything else stay apart.
 SAID = (
-    *("retention", "tokens", "tokens_per_frame", "seed", "data.seed", "data.clips", "data.questions", "data.folder"),
-    *("task.against", "task.folder", "task.name", "task.summary"),
+    *(
+        "retention",
+        "tokens",
+        "tokens_per_frame",
+        "seed",
+        "data.seed",
+        "data.clips",
+        "data.streams",
+        "data.questions",
+        "data.folder",
+    ),
+    *("task.against", "task.clock", "task.folder", "task.name", "task.summary"),
 )
 SAID_GROUPS = ("compressor", "scorer", "allocator", "selector", "merger", "cacher", "experiment", "hydra")
 KEYS = ["model", "data", "method", "settings", "budget"]  # what makes two runs the same but for their seed
@@ -35,7 +47,8 @@ class Collection:
 
     Attributes:
         samples: one row per run and sample, each sample once: `KEYS`, seed, id, video, kind, right (1, 0, or NaN where
-            the sample failed), error, visual, kept, budgets, places, and one column per stage in seconds.
+            the sample failed), error, visual, kept, budgets, places, one column per stage in seconds, and those of
+            `STREAM` (NaN without a session).
         unused: jobs without a result: folder, settings, status ("failed" or "stopped"), reason.
         notes: what a reader must know about how the table came about.
     """
@@ -57,6 +70,7 @@ class _Job:
     broken: int = 0
     written: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def collect(places: Iterable[Path]) -> Collection:
@@ -137,6 +151,7 @@ def _read(folder: Path) -> _Job | None:
                 return None
             job.result, job.written = content, result.stat().st_mtime
             job.settings = dict(_flat(content.get("config") or {}))
+            job.memory = {key.partition(".")[2]: job.settings.pop(key) for key in list(job.settings) if _of_memory(key)}
         elif _setting(folder, "task.name") != TASK or _taken_up(folder):
             return None
         else:
@@ -195,6 +210,7 @@ def _rows(job: _Job) -> Iterator[dict[str, Any]]:
     named = ", ".join(f"{key}={value}" for key, value in job.settings.items())
     for line in job.lines:
         right, error, seconds = line.get("right"), line.get("error"), line.get("seconds") or {}
+        stream = {key: value for key, value in (line.get("stream") or {}).items() if value is not None}
         yield {
             **shared,
             "method": line["run"],
@@ -207,6 +223,7 @@ def _rows(job: _Job) -> Iterator[dict[str, Any]]:
             "right": float("nan") if error or right is None else float(right),
             "error": error,
             **{stage: seconds.get(stage, float("nan")) for stage in STAGES},
+            **{key: stream.get(key, float("nan")) for key in STREAM},
         }
 
 
@@ -232,6 +249,7 @@ def _pool(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def _differing(jobs: list[_Job]) -> list[str]:
     """Leave in `settings` what tells runs of one label and budget apart, and say if there is such a thing."""
+    _name_memories(jobs)
     keys = dict.fromkeys(key for job in jobs for key in job.settings if not _said(key))
     by_data = {(job.result["model"], job.result["data"]): [] for job in jobs}  # type: ignore[var-annotated]
     for job in jobs:
@@ -244,6 +262,19 @@ def _differing(jobs: list[_Job]) -> list[str]:
     for job in jobs:
         job.settings = {key: job.settings.get(key) for key in varied}
     return [f"Runs differ in {', '.join(varied)}, and stay apart where they do."] if varied else []
+
+
+def _name_memories(jobs: list[_Job]) -> None:
+    """One setting for a session's memory: its name, with what differs among the memories of that name."""
+    for job in jobs:
+        alike = [other.memory for other in jobs if other.memory.get("name") == job.memory.get("name")]
+        varied = [key for key, value in job.memory.items() if any(other.get(key) != value for other in alike)]
+        params = ", ".join(f"{key}={job.memory[key]}" for key in varied)
+        job.settings["memory"] = f"{job.memory.get('name', 'none')}{f'({params})' if params else ''}"
+
+
+def _of_memory(key: str) -> bool:
+    return key.startswith("memory.")
 
 
 def _said(key: str) -> bool:

@@ -72,6 +72,9 @@ def write_plots(table: pd.DataFrame, samples: pd.DataFrame, groups: Groups, fold
         caption = "Accuracy against seconds per question: encode, compress, prefill and decode; decoding the video,"
         caption += " which compression does not change, is not counted."
         keep("latency", f"{caption} Bars: Wilson's 95 % interval.", _latency(table, budgets or [WHOLE]))
+    if "device_bytes" in table.columns and table["device_bytes"].notna().any():
+        caption = "Accuracy against the bytes of the session's memory, on device, host and disk together: mean over"
+        keep("memory", f"{caption} questions. Bars: Wilson's 95 % interval.", _memory(table, panels))
     runs = _budgets_of(samples)
     if len(runs):
         budget = _common_budget(runs)
@@ -206,6 +209,27 @@ def _latency(table: pd.DataFrame, budgets: Sequence[str]) -> Figure:
         ax.set_xlabel("seconds per question")
     for line in axes:
         line[0].set_ylabel("accuracy, %")
+    return figure
+
+
+def _memory(table: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
+    """A panel per group of questions, a point per run; runs without a session are not shown."""
+    runs = table[table["device_bytes"].notna()].sort_values("accuracy", ascending=False)
+    figure = Figure(figsize=(3.1 * len(panels) + 3, max(3.2, 0.2 * len(runs) + 0.6)), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for ax, (title, prefix) in zip(axes, panels.items(), strict=True):
+        for index, (_, row) in enumerate(runs.iterrows()):
+            size = (row["device_bytes"] + row["host_bytes"] + row["disk_bytes"]) / 1e6
+            share, low, high = (100 * row[f"{prefix}{column}"] for column in ("accuracy", "low", "high"))
+            marker, colour = MARKERS[index // len(COLOURS) % len(MARKERS)], COLOURS[index % len(COLOURS)]
+            look = {"color": colour, "marker": marker, "linestyle": "none", "label": row["name"]}
+            ax.errorbar(size, share, yerr=[[share - low], [high - share]], **STYLE, **look)
+        _tidy(ax, title, [])
+        ax.grid(axis="x", color="0.92")
+        ax.set_xlim(left=0)
+        ax.set_xlabel("memory, MB")
+    axes[0].set_ylabel("accuracy, %")
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
     return figure
 
 

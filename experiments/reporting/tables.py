@@ -12,10 +12,20 @@ import numpy as np
 import pandas as pd
 
 from compressors.errors import InputError
-from experiments.reporting.collect import KEYS, SAMPLE, STAGES, WHOLE
+from experiments.reporting.collect import KEYS, SAMPLE, STAGES, STREAM, WHOLE
 from experiments.statistics import mcnemar, paired_interval, wilson
 
 Groups = Mapping[str, Sequence[str]]
+# Of sessions: heading -> column, how it is written, and in which unit.
+MEMORY = {
+    "slots held": ("held", "{:.0f}", 1.0),
+    "slots used": ("used", "{:.0f}", 1.0),
+    "device MB": ("device_bytes", "{:.2f}", 1e-6),
+    "host MB": ("host_bytes", "{:.2f}", 1e-6),
+    "disk MB": ("disk_bytes", "{:.2f}", 1e-6),
+    "reuse %": ("reuse", "{:.1f}", 100.0),
+    "ms/frame": ("frame_seconds", "{:.1f}", 1e3),
+}
 
 
 def question_groups(kinds: Iterable[str], wanted: Sequence[str] | None = None) -> dict[str, list[str]]:
@@ -54,7 +64,8 @@ def summarise(samples: pd.DataFrame, groups: Groups, against: Sequence[str] = ("
         `KEYS`; seeds; n, failed (not in n), right, accuracy, low, high (Wilson, 95 %); per group g: g_accuracy, g_low,
         g_high, g_n; per method m of `against`: relative_to_m (ratio of accuracies), minus_m, minus_m_low, minus_m_high
         (bootstrap over videos, 95 %), p_m (McNemar, exact), n_m; visual, kept (mean tokens of a question's video),
-        retention (their ratio); median seconds per question of each stage, and total, their sum.
+        retention (their ratio); median seconds per question of each stage, and total, their sum; of sessions the mean of
+        each of `STREAM` over questions, of frame_seconds the median.
     """
     chosen = {kind for kinds in groups.values() for kind in kinds}
     samples = samples[samples["kind"].isin(chosen)]
@@ -112,6 +123,9 @@ def readable(table: pd.DataFrame, groups: Groups, against: Sequence[str] = ("non
         f"{kept:.1f} of {visual:.0f} ({_text(kept / visual, '{:.1f}', 100)} %)" if kept == kept else "–"
         for kept, visual in zip(table["kept"], table["visual"], strict=True)
     ]
+    for heading, (key, form, scale) in MEMORY.items():
+        if key in table.columns:
+            columns[heading] = [_text(value, form, scale) for value in table[key]]
     for stage in (*STAGES, "total"):
         columns[f"{stage.replace('_', ' ')} s"] = [_text(value, "{:.3f}") for value in table[stage]]
     columns["seeds"] = [seeds or "–" for seeds in table["seeds"]]
@@ -183,6 +197,8 @@ def _cost(run: pd.DataFrame) -> dict[str, Any]:
         "retention": _ratio(run["kept"].sum(), run["visual"].sum()),
         **seconds,
         "total": sum(spent for spent in seconds.values() if not math.isnan(spent)),
+        **{key: float(run[key].mean()) for key in STREAM if run[key].notna().any()},
+        **({"frame_seconds": float(run["frame_seconds"].median())} if run["frame_seconds"].notna().any() else {}),
     }
 
 

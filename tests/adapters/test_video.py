@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.video import VideoError, read_video, video_size
+from adapters.video import VideoError, frames_of, read_video, video_size
 
 COUNT, HEIGHT, WIDTH, FPS = 40, 48, 64, 10
 
@@ -243,3 +243,23 @@ def test_size_of_what_is_no_video(tmp_path: Path) -> None:
         video_size(tmp_path / "text.mp4")
     with pytest.raises(VideoError, match="no such file"):
         video_size(tmp_path / "nothing.mp4")
+
+
+@pytest.mark.parametrize(
+    "span", [{}, {"fps": 3.0}, {"start": 0.5, "end": 1.3}, {"start": 0.51, "fps": 2.5}, {"end": 0.001}]
+)
+def test_one_after_the_other_are_the_same_frames(clip: Path, span: dict) -> None:
+    video = read_video(clip, **span)
+    times, frames = zip(*frames_of(clip, **span), strict=True)
+    assert times == video.timestamps
+    assert torch.equal(torch.stack(frames), video.frames)
+
+
+def test_one_after_the_other_of_what_is_no_video(clip: Path, tmp_path: Path) -> None:
+    for path, span, told in (
+        (tmp_path / "none.mp4", {}, "no such file"),
+        (clip, {"start": 90.0}, "nothing is shown from 90"),
+        (clip, {"fps": 0.0}, "fps must be above 0"),
+    ):
+        with pytest.raises(VideoError, match=told):
+            next(frames_of(path, **span))

@@ -50,7 +50,7 @@ def test_every_point_composes_and_builds(experiment: str) -> None:
         check_numbers(cfg)
         budget_from(cfg)
         assert compressor_from(cfg).exact
-    settings = [(compressor_from(cfg), budget_from(cfg), cfg.auto_retention) for cfg in compositions]
+    settings = [(compressor_from(cfg), budget_from(cfg), cfg.auto_retention, cfg.memory) for cfg in compositions]
     assert all(one not in settings[:i] for i, one in enumerate(settings)), "no point is another"
 
 
