@@ -137,7 +137,8 @@ class LiveInput:
                 # What a decoder had to make up is no frame of this video.
                 yield None if frame.is_corrupt else Picture(now, frame)
 
-    def _packets(self) -> Iterator[av.Packet | None]:
+    def _packets(self) -> Iterator[Any]:
+        """Packets; None where the input could not be read as one."""
         lost = False
         while True:
             try:

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -196,7 +197,8 @@ def frames_of(
         announced, rate = _header(path)
         count, sampler = 0, RateSampler(fps, rate)
         with closing(_decode(path, span)) as decoder:
-            for count, (now, frame) in enumerate(decoder, start=1):
+            for now, frame in decoder:
+                count += 1
                 if sampler.takes(now):
                     yield now, torch.from_numpy(upright(frame))
         if not count:
@@ -320,7 +322,7 @@ def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.nda
     """RGB uint8 `[H, W, 3]`, turned as the file's display matrix says (to the nearest right angle), scaled to `size`
     (height, width) if one is given."""
     turns = round(frame.rotation / 90) % 4
-    scaled = {}
+    scaled: dict[str, Any] = {}
     if size is not None:
         height, width = reversed(size) if turns % 2 else size
         scaled = {"height": height, "width": width, "interpolation": "AREA"}

@@ -54,7 +54,8 @@ def run(cfg: DictConfig) -> None:
     source = source_from(cfg)
     typing = typing_is_possible(cfg)
     pace, questions = pace_from(cfg, source), all_questions(cfg, typing=typing)
-    serve = endpoint_settings(cfg)
+    serve, sample = endpoint_settings(cfg), number("task.sample", cfg.task.sample, 0.01)
+    every = number("task.every", cfg.task.every, 0.1)
     pruner, budget = compressor_from(cfg), budget_from(cfg)
     settings = session_settings(cfg)
     source.check()
@@ -64,8 +65,8 @@ def run(cfg: DictConfig) -> None:
     model, processor = model_from(cfg)
     with session_from(cfg, model, processor, pruner, budget, **settings) as session:
         stream = Stream(session, source, questions, pace)
-        with Recorder(output_folder(), number("task.sample", cfg.task.sample, 0.01)) as recorder, on_terminate():
-            watch(cfg, stream, [recorder], source.title, typing=typing, serve=serve)
+        with Recorder(output_folder(), sample) as recorder, on_terminate():
+            watch(stream, [recorder], source.title, every, typing=typing, serve=serve)
     result = {
         "source": source.title,
         "ended": {"reason": stream.ended, "message": None if stream.error is None else str(stream.error)},
@@ -84,10 +85,10 @@ def run(cfg: DictConfig) -> None:
 
 
 def watch(
-    cfg: DictConfig,
     stream: Stream,
     watchers: list[Watcher],
     title: str,
+    every: float,
     *,
     typing: bool,
     serve: dict[str, Any] | None,
@@ -103,7 +104,6 @@ def watch(
 
     if typing:
         keyboard = Keyboard(sys.stdin.fileno(), ask, quiet=console.is_terminal)
-    every = number("task.every", cfg.task.every, 0.1)
     view = view_for(console, title, every, keyboard.typed if keyboard else None)
     watchers = [*watchers, view]
     with ExitStack() as opened:
@@ -149,7 +149,8 @@ def session_settings(cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.memory.name == "none":
         raise InputError("task=stream needs a memory: memory=retrieval, memory=window or memory=full.")
-    build_memory(OmegaConf.to_container(cfg.memory, resolve=True))
+    memory: Any = OmegaConf.to_container(cfg.memory, resolve=True)
+    build_memory(memory)
     return {
         "form": one_of("task.form", cfg.task.form, ("video", "turns")),
         "chunk": int(number("task.chunk", cfg.task.chunk, 1, whole=True)),

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from compressors.errors import VidpressError
-from experiments.streaming.queue import Frame, FrameQueue
 from experiments.streaming.questions import Asked, Inbox, Question
+from experiments.streaming.queue import Frame, FrameQueue
 
 _PATIENCE = 0.05  # seconds between looks at the questions
 
@@ -131,7 +131,12 @@ class Feeder(threading.Thread):
         try:
             tokens = question.max_new_tokens or self._max_new_tokens
             answer = self._session.ask(question.text, max_new_tokens=tokens)
-            record |= {"answer": answer.text, "seconds": answer.seconds, "tokens_used": answer.tokens_used, "error": None}
+            record |= {
+                "answer": answer.text,
+                "seconds": answer.seconds,
+                "tokens_used": answer.tokens_used,
+                "error": None,
+            }
         except VidpressError as error:
             # One question that cannot be answered is no reason to end the stream.
             spent = time.monotonic() - started

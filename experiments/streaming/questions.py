@@ -155,8 +155,7 @@ def read_questions(path: Path) -> list[Question]:
         raise InputError(f"questions={path}: cannot be read ({error.strerror})") from error
     except (ValueError, yaml.YAMLError) as error:
         raise InputError(
-            f"questions={path}: neither YAML nor JSON lines ({' '.join(str(error).split())}); "
-            f"put questions in quotes"
+            f"questions={path}: neither YAML nor JSON lines ({' '.join(str(error).split())}); put questions in quotes"
         ) from error
     if not isinstance(contents, list) or not contents:
         raise InputError(f"questions={path}: write a list, as in - {{at: 12.5, question: 'Who is there?'}}")

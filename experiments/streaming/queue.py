@@ -85,7 +85,7 @@ class FrameQueue:
         where none came for `patience` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._ended, patience)
-            frames = []
+            frames: list[Frame] = []
             while self._frames and len(frames) < most and self._frames[0].time <= until:
                 frames.append(self._frames.popleft())
             self.taken += len(frames)

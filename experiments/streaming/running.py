@@ -125,10 +125,10 @@ class Stream:
     def _watch(self) -> None:
         while not self._feeder.done.wait(self._pace.refresh):
             since, patience = self._reader.waiting_since, self._source.watched
-            if since is not None and patience is not None and time.monotonic() - since > patience:
-                if self._stalled is None:
-                    self._stalled = SourceError(f"{self._source.title}: nothing came for {patience:g} s", "stalled")
-                    self._queue.end()
+            waits = since is not None and patience is not None and time.monotonic() - since > patience
+            if waits and self._stalled is None:
+                self._stalled = SourceError(f"{self._source.title}: nothing came for {patience:g} s", "stalled")
+                self._queue.end()
             if self._stalled or self._reader.error:
                 self._feeder.leave_after_the_end()
             self._show()
@@ -195,6 +195,7 @@ class Stream:
             "tokens": {"seen": session.tokens, "kept": session.kept, "held": session.held},
             "bytes": {"device": session.device_bytes, "host": session.host_bytes, "disk": session.disk_bytes},
             "reuse": session.reuse,
+            "stages": {name: spent._asdict() for name, spent in session.stages.items()},
             "questions": {"answered": feeder.answered, "waiting": len(self._inbox)},
         }
 

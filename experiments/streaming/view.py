@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -33,9 +34,7 @@ class Watcher(Protocol):
         """What the user should know."""
 
 
-def view_for(
-    console: Console, title: str, every: float, typed: Callable[[], str] | None = None
-) -> Lines | LiveView:
+def view_for(console: Console, title: str, every: float, typed: Callable[[], str] | None = None) -> Lines | LiveView:
     """A live view where `console` is a terminal, else lines, with the state every so many seconds.
 
     Args:
@@ -145,6 +144,8 @@ def rows(status: Status) -> dict[str, str]:
         "reuse": "–" if status["reuse"] is None else f"{status['reuse']:.0%} of the encoder's tokens",
         "questions": f"{status['questions']['answered']} answered, {status['questions']['waiting']} waiting",
     }
+    if stages := {name: spent["median"] for name, spent in status["stages"].items() if spent["median"]}:
+        shown["medians"] = ", ".join(f"{name} {1000 * spent:.1f} ms" for name, spent in stages.items())
     if status["reconnections"]:
         shown["reconnected"] = f"{status['reconnections']} times"
     return shown
@@ -172,13 +173,9 @@ def seconds(value: float | None) -> str:
 
 def size(number: float) -> str:
     """Bytes, as `3.4 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            break
-        number /= 1024
-    else:
-        unit = "TiB"
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    step = min(len(units) - 1, max(0, math.floor(math.log2(max(number, 1)) / 10)))
+    return f"{number / 1024**step:.{1 if step else 0}f} {units[step]}"
 
 
 def _nth(number: int) -> str:

@@ -84,7 +84,7 @@ def listening(serve: Callable[[socket.socket, int], None]) -> Iterator[str]:
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield "127.0.0.1:{}".format(server.getsockname()[1])
+        yield f"127.0.0.1:{server.getsockname()[1]}"
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()

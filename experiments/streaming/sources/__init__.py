@@ -36,11 +36,11 @@ def source_from(cfg: DictConfig) -> Source:
 
 
 def _paced(chosen: Any) -> bool:
-    return one_of("source.pace", chosen.pace, PACES) == "own"
+    return bool(one_of("source.pace", chosen.pace, PACES) == "own")
 
 
 def _loop(chosen: Any) -> bool:
-    return one_of("source.loop", chosen.loop, (True, False))
+    return bool(one_of("source.loop", chosen.loop, (True, False)))
 
 
 def _file(chosen: Any) -> Source:

@@ -49,7 +49,7 @@ class Source(ABC):
     reconnections: int = 0
     rate: float = 25.0
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  (there may be nothing to know)
         """Whatever can be known before anything slow starts.
 
         Raises:

@@ -47,7 +47,8 @@ class FileSource(Source):
         count = good = 0
         with closing(LiveInput(str(self._path), name=str(self._path), low_delay=self.paced)) as video:
             self.rate = video.rate
-            for count, picture in enumerate(line.along(video, notice), start=1):
+            for picture in line.along(video, notice):
+                count += 1
                 good += isinstance(picture, Picture)
                 yield picture
             announced = video.frames

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from adapters.live_video import LiveInput, Picture, StalledError
@@ -64,7 +65,7 @@ class UrlSource(Source):
         paced: bool = True,
     ) -> None:
         self._url, self._options, self._reconnection = url, dict(options), reconnection
-        self._timeouts = {"open_timeout": open_timeout, "read_timeout": read_timeout}
+        self._timeouts: dict[str, Any] = {"open_timeout": open_timeout, "read_timeout": read_timeout}
         self.title, self.live, self._paced = without_password(url), paced, paced
 
     def check(self) -> None:

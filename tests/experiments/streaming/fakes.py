@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import av
 
 from adapters.live_video import Picture
+from adapters.streaming.status import Seconds
 from compressors.errors import InputError
 from experiments.streaming.sources import Broken, Notice, Source
 from tests.adapters.moving import image, number_of
@@ -29,6 +30,7 @@ class Status:
     host_bytes: int = 2048
     disk_bytes: int = 0
     reuse: float | None = None
+    stages: Mapping[str, Seconds] = field(default_factory=lambda: {"encode": Seconds(0.2, 0.1)})
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def test_one_that_does_not_read_is_cut_off(endpoint: Endpoint) -> None:
         async with client.ws_connect("/ws") as socket:
             for _ in range(20_000):
                 endpoint.say({"answer": "a" * 2000})
-            while not (message := await socket.receive()).type == aiohttp.WSMsgType.CLOSE:
+            while (message := await socket.receive()).type != aiohttp.WSMsgType.CLOSE:
                 if message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
                     break
             return socket.close_code
@@ -205,8 +205,9 @@ def test_one_that_does_not_read_is_cut_off(endpoint: Endpoint) -> None:
 def test_a_port_that_is_taken(asking: Asking) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"serve.port={port}: cannot listen there .*in use.*serve.port=0"), made(
-            asking, port=port
+        with (
+            pytest.raises(InputError, match=f"serve.port={port}: cannot listen there .*in use.*serve.port=0"),
+            made(asking, port=port),
         ):
             pass
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from adapters.video import VideoError
-from experiments.streaming.queue import POLICIES, Frame, FrameQueue
 from experiments.streaming.questions import Question, Refused
+from experiments.streaming.queue import POLICIES, Frame, FrameQueue
 from experiments.streaming.running import Pace, Stream
 from experiments.streaming.sources import SourceError
 from tests.adapters.moving import image
@@ -209,7 +209,8 @@ def test_an_error_while_answering_reaches_the_asker_and_ends_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"), [(SourceError("gone", "stalled"), "stalled"), (VideoError("no"), "error"), (ZeroDivisionError(), "error")]
+    ("error", "reason"),
+    [(SourceError("gone", "stalled"), "stalled"), (VideoError("no"), "error"), (ZeroDivisionError(), "error")],
 )
 def test_a_source_that_fails_leaves_its_frames_and_questions_in_order(error: Exception, reason: str) -> None:
     session = Session()

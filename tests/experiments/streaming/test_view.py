@@ -29,9 +29,17 @@ STATUS: dict[str, Any] = {
     "tokens": {"seen": 1000, "kept": 250, "held": 200},
     "bytes": {"device": 2048, "host": 3 * 2**20, "disk": 0},
     "reuse": 0.375,
+    "stages": {"encode": {"last": 0.2, "median": 0.0125}, "answer": {"last": 0.0, "median": 0.0}},
     "questions": {"answered": 1, "waiting": 0},
 }  # fmt: skip
-ANSWER = {"question": "What [bold]?", "answer": "a ring", "asked_at": 3.0, "expected": None, "error": None, "seconds": 0.5}
+ANSWER = {
+    "question": "What [bold]?",
+    "answer": "a ring",
+    "asked_at": 3.0,
+    "expected": None,
+    "error": None,
+    "seconds": 0.5,
+}
 
 
 def test_every_figure_is_told() -> None:
@@ -43,6 +51,7 @@ def test_every_figure_is_told() -> None:
     assert told["tokens"] == "1000 seen, 250 kept, 200 held"
     assert told["memory"] == "2.0 KiB device, 3.0 MiB host, 0 B disk"
     assert (told["reuse"], told["reconnected"]) == ("38% of the encoder's tokens", "1 times")
+    assert told["medians"] == "encode 12.5 ms"
     assert [seconds(value) for value in (None, 5, 187, 7509)] == ["–", "5.0 s", "3:07 min", "2:05:09 h"]
     assert size(5 * 2**50) == "5120.0 TiB"
 
