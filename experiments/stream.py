@@ -113,9 +113,9 @@ def watch(
             warning = "" if serve["host"] in LOOPBACK else ": open to the network, without a password"
             for watcher in watchers:
                 watcher.notice(f"listening on {endpoint.url}{warning}")
-        opened.enter_context(view)
         if keyboard is not None:
             opened.enter_context(keyboard)
+        opened.enter_context(view)
         stream.run(watchers)
 
 
@@ -249,12 +249,14 @@ def show(result: dict[str, Any]) -> None:
     """Print how it ended."""
     ended, answers, status = result["ended"], result["answers"], result["status"]
     told = {"ended": ended["reason"] if ended["message"] is None else f"{ended['reason']}: {ended['message']}"}
-    told |= rows(status)
+    console = Console()
+    if not console.is_terminal:  # where the view's last picture says it
+        told |= rows(status)
     if answers["expected"]:
         told["right"] = f"{answers['right']} of {answers['expected']} whose answer is known"
     if answers["unasked"]:
         told["not asked"] = f"{answers['unasked']} questions, whose time had not come"
-    Console().print(Padding(facts(told), (1, 0, 0, 0)))
+    console.print(Padding(facts(told), (1, 0, 0, 0)))
 
 
 def _without_passwords(config: Any) -> Any:

@@ -77,7 +77,7 @@ class Keyboard:
     def __enter__(self) -> Keyboard:
         if self._quiet:
             self._before = termios.tcgetattr(self._descriptor)
-            tty.setcbreak(self._descriptor)
+            tty.setcbreak(self._descriptor, termios.TCSANOW)  # keeps what was typed before
         self._thread.start()
         return self
 
