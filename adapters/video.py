@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -69,6 +70,29 @@ class VideoSize:
     width: int
 
 
+class RateSampler:
+    """Takes the first frame at or after every 1 / fps seconds, none of them twice.
+
+    Args:
+        fps: frames per second to take; None takes all.
+        rate: frames per second that come. Times are rounded to a container's clock, hence a tolerance of a tenth of a
+            frame.
+    """
+
+    def __init__(self, fps: float | None, rate: float) -> None:
+        self._fps, self._tolerance, self._upcoming = fps, 0.1 / rate, 0.0
+
+    def takes(self, time: float) -> bool:
+        """Whether the frame shown at `time` (seconds, never falling) is taken."""
+        if self._fps is None:
+            return True
+        if time + self._tolerance < self._upcoming:
+            return False
+        # After a gap the next multiple of 1 / fps counts, not those that passed meanwhile.
+        self._upcoming = (math.floor((time + self._tolerance) * self._fps) + 1) / self._fps
+        return True
+
+
 def video_size(path: str | Path, *, start: float | None = None, end: float | None = None) -> VideoSize:
     """The number and size of a file's frames. Decodes one frame; all of them where nothing announces their number.
 
@@ -87,7 +111,7 @@ def video_size(path: str | Path, *, start: float | None = None, end: float | Non
             _, first = next(decoder, (0.0, None))
             if first is None:
                 raise _empty(path, span)
-            height, width = _upright(first).shape[:2]
+            height, width = upright(first).shape[:2]
             return VideoSize(announced or 1 + sum(1 for _ in decoder), height, width)
 
 
@@ -171,13 +195,12 @@ def frames_of(
     span = _span(path, start, end)
     with _explained(path):
         announced, rate = _header(path)
-        count, upcoming = 0, 0.0
+        count, sampler = 0, RateSampler(fps, rate)
         with closing(_decode(path, span)) as decoder:
             for now, frame in decoder:
                 count += 1
-                if now + 0.1 / rate >= upcoming:
-                    upcoming = (math.floor((now + 0.1 / rate) * fps) + 1) / fps if fps else 0.0
-                    yield now, torch.from_numpy(_upright(frame))
+                if sampler.takes(now):
+                    yield now, torch.from_numpy(upright(frame))
         if not count:
             raise _empty(path, span)
         _check_whole(path, announced if span == Span() else None, count)
@@ -264,15 +287,12 @@ def _collect(
 ) -> Video:
     images: list[np.ndarray] = []
     times: list[float] = []
-    frame, count, now, upcoming = None, 0, 0.0, 0.0
+    frame, count, now = None, 0, 0.0
+    sampler = RateSampler(fps, rate)
     with closing(_decode(path, span)) as decoder:
         for count, (now, frame) in enumerate(decoder, start=1):
-            # Times are rounded to the container's clock, hence a tolerance of a tenth of a frame.
-            due = now + 0.1 / rate >= upcoming if fps else wanted is None or count - 1 in wanted
-            if due:
-                # After a gap the next multiple of 1 / fps counts, not those that passed meanwhile.
-                upcoming = (math.floor((now + 0.1 / rate) * fps) + 1) / fps if fps else 0.0
-                images.append(_upright(frame))
+            if sampler.takes(now) and (wanted is None or count - 1 in wanted):
+                images.append(upright(frame))
                 times.append(now)
             if progress:
                 progress(count, announced)
@@ -280,7 +300,7 @@ def _collect(
         raise _empty(path, span)
     _check_whole(path, announced, count)
     if wanted and len(images) < len(wanted) and times[-1] < now:  # a little shorter than announced
-        images.append(_upright(frame))
+        images.append(upright(frame))
         times.append(now)
     if len({image.shape for image in images}) > 1:
         raise VideoError(f"{path}: frames change their size within the file, which is not supported")
@@ -298,8 +318,13 @@ def _empty(path: Path, span: Span) -> VideoError:
     return VideoError(f"{path}: no frame could be decoded; the file is empty, cut off or damaged")
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """RGB uint8 `[H, W, 3]`, turned as the file's display matrix says (to the nearest right angle)."""
-    image = frame.to_ndarray(format="rgb24")
+def upright(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
+    """RGB uint8 `[H, W, 3]`, turned as the file's display matrix says (to the nearest right angle), scaled to `size`
+    (height, width) if one is given."""
     turns = round(frame.rotation / 90) % 4
+    scaled: dict[str, Any] = {}
+    if size is not None:
+        height, width = reversed(size) if turns % 2 else size
+        scaled = {"height": height, "width": width, "interpolation": "AREA"}
+    image = frame.to_ndarray(format="rgb24", **scaled)
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

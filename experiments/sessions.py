@@ -19,6 +19,7 @@ def session_from(
     method: Compressor,
     budget: Mapping[str, Any],
     fps: float | None = None,
+    **settings: Any,
 ) -> StreamSession:
     """A session with the memory that `memory` describes.
 
@@ -28,13 +29,13 @@ def session_from(
         method: prunes every chunk (`none` drops nothing, whatever the budget), after its cacher if it has one.
         budget: of the pruner, as `press` takes it.
         fps: frames per second that will come; None is the session's default.
+        **settings: further ones of `StreamSession`, such as its form.
 
     Raises:
         VidpressError: something that the model or a session cannot do.
     """
     memory: Any = OmegaConf.to_container(cfg.memory, resolve=True)
     prunes = not isinstance(method, NoCompression)
-    known: dict[str, Any] = {} if fps is None else {"fps": fps}
     return StreamSession(
         model,
         processor,
@@ -42,5 +43,6 @@ def session_from(
         pruner=method if prunes else None,
         memory=build_memory(memory),
         **(budget if prunes else {}),
-        **known,
+        **({} if fps is None else {"fps": fps}),
+        **settings,
     )

@@ -17,7 +17,7 @@ from experiments.assembly import budget_from, compressor_from, positions_from
 from tests.conf.composing import composed
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = ("task", "model", "data", "experiment", "compressor", *PARTS, "cacher", "memory")
+GROUPS = ("task", "model", "data", "experiment", "compressor", *PARTS, "cacher", "memory", "source")
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
