@@ -152,7 +152,7 @@ class Attachment(Places):
         if input_ids is None and (encoded is not None or values.get("pixel_values_videos") is not None):
             raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
         if tokens.shape[1] > 1 and input_ids is not None:
-            video = self._family.video_mask(self._model, input_ids)
+            video = self._family.video_mask(self._model, input_ids, values)
             call.entry = Entry(input_ids, video, record, call.mask, call.expand, call.first, call.generating, cache)
             if call.first:
                 call.entry.started = self._report.clock.start("prefill", self._base.device)

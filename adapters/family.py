@@ -64,8 +64,16 @@ class Family(ABC):
         """The language model that takes embeddings."""
         return cast(PreTrainedModel, model.get_decoder())  # type: ignore[no-untyped-call]
 
-    def video_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-        """`[B, L]` bool: the placeholders of videos."""
+    def video_mask(
+        self, model: PreTrainedModel, input_ids: Tensor, arguments: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """`[B, L]` bool: the placeholders of videos.
+
+        Args:
+            model: the whole model.
+            input_ids: `[B, L]`.
+            arguments: of the base model's forward (`mm_token_type_ids`, …), for families whose ids do not say it all.
+        """
         return cast(Tensor, input_ids == model.config.video_token_id)
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:

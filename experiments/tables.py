@@ -42,7 +42,7 @@ def models_table() -> str:
 
 
 def support_table() -> str:
-    """One Markdown row per model family: which features work, and below the table why the others do not."""
+    """One Markdown row per model family: which features work; below the table, why the others do not."""
     lines = [
         "| `model=` | " + " | ".join(FEATURES) + " | held to |",
         "|---|" + "---|" * (len(FEATURES) + 1),
@@ -59,7 +59,7 @@ def support_table() -> str:
 
 
 def with_tables(text: str) -> str:
-    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (models and support likewise) made anew."""
+    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (models, support) made anew."""
     tables = {"methods": methods_table(), "models": models_table(), "support": support_table()}
     for name, table in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"

@@ -104,7 +104,7 @@ def test_the_parts_are_where_they_are_looked_for(family: tiny.Family) -> None:
     assert hasattr(base, known.encoder), moved(FEATURES, f"{type(base).__name__} has no {known.encoder}")
     assert any(module is decoder for module in base.modules()), moved(DECODER, "get_decoder() is not in the base model")
     inputs = tiny.prompt(family, tiny.LAYOUTS["one"])
-    found = known.video_mask(model, inputs["input_ids"])[0]
+    found = known.video_mask(model, inputs["input_ids"], inputs)[0]
     assert torch.equal(found, family.video_mask(inputs.samples[0])), moved(BASE, "the placeholders are other ids")
     vectors = model.get_input_embeddings()(inputs["input_ids"])
     assert vectors.shape[-1] == model.config.get_text_config().hidden_size, moved(
