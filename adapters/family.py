@@ -39,6 +39,7 @@ class Family(ABC):
         encoder: the base model's method that encodes videos.
         mrope: whether positions have three axes.
         token_types: whether the model takes `mm_token_type_ids`.
+        equal_frames: the processor stacks the videos of a call, which therefore need equally many frames.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
     """
 
@@ -53,6 +54,7 @@ class Family(ABC):
     encoder: ClassVar[str] = "get_video_features"
     mrope: ClassVar[bool] = False
     token_types: ClassVar[bool] = False
+    equal_frames: ClassVar[bool] = False
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:

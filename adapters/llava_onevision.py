@@ -27,6 +27,7 @@ class LlavaOnevision(Family):
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "pooled frames in one run, a newline after the video"
+    equal_frames = True
 
     def newline(self, model: PreTrainedModel) -> Newline:
         return "video"
