@@ -200,9 +200,7 @@ class Attachment(Places):
             plan, measures = self._plan(entry, capture, kwargs)
             if plan.identity:
                 return None
-            kwargs, entry.result = prune(
-                kwargs, entry, plan, measures, self._family, self._positions, self._newlines
-            )
+            kwargs, entry.result = prune(kwargs, entry, plan, measures, self._family, self._positions, self._newlines)
         return args, kwargs
 
     def _refuse(self, entry: Entry) -> None:
