@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class LlavaVideoModel(LlavaOnevisionModel):
     @property
     def side(self) -> int:
         """Tokens per side of a pooled frame."""
-        vision, config = self.config.vision_config, self.config
+        config: Any = self.config
+        vision = config.vision_config
         return pooled_side(vision.image_size // vision.patch_size, config.spatial_pool_mode, config.spatial_pool_stride)
 
     def apply_pooling(self, image_features: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class LlavaVideoModel(LlavaOnevisionModel):
         features = self.apply_pooling(self.multi_modal_projector(hidden))
         tower.pooler_output = self.with_newlines(features.unflatten(0, (videos, frames)))
         tower.hidden_states = None
-        return tower
+        return cast(BaseModelOutputWithPooling, tower)
 
     def forward(
         self,
@@ -105,7 +106,7 @@ class LlavaVideoModel(LlavaOnevisionModel):
         for features, which in ((images, 0), (videos, 1)):
             if features is not None:
                 given = {("image_features", "video_features")[which]: features}
-                mask = self.get_placeholder_mask(input_ids, inputs_embeds=embeds, **given)[which]
+                mask = self.get_placeholder_mask(cast(Any, input_ids), inputs_embeds=embeds, **given)[which]
                 embeds = embeds.masked_scatter(mask, features.to(embeds.device, embeds.dtype))
         outputs = self.language_model(
             attention_mask=attention_mask,
@@ -134,5 +135,6 @@ class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration)
     def __init__(self, config: LlavaVideoConfig) -> None:
         LlavaOnevisionPreTrainedModel.__init__(self, config)  # not LLaVA-OneVision's own, which builds another model
         self.model = LlavaVideoModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        text: Any = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
