@@ -49,7 +49,9 @@ def convert(
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     described = _read(source / "config.json")
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        source, padding_side="left", trust_remote_code=False, local_files_only=True
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": [*PLACEHOLDERS]}, replace_extra_special_tokens=False)
     image, video = (tokenizer.convert_tokens_to_ids(token) for token in PLACEHOLDERS)
     config = configuration(described, (image, video), pool, tower)
@@ -72,7 +74,7 @@ def convert(
         (target / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=2))
     config.architectures = [LlavaVideoForConditionalGeneration.__name__]
     config.save_pretrained(target)
-    tokenizer.padding_side, tokenizer.chat_template = "left", CHAT
+    tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(target)
     (target / "processor_config.json").write_text(json.dumps(_processor(config), indent=2))
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

@@ -65,7 +65,11 @@ class LlavaVideoModel(LlavaOnevisionModel):
         """
         videos, frames = pixel_values_videos.shape[:2]
         tower = self.vision_tower(pixel_values_videos.flatten(0, 1), output_hidden_states=True, return_dict=True)
-        hidden = tower.hidden_states[self.config.vision_feature_layer]
+        layers = self.config.vision_feature_layer
+        chosen = [layers] if isinstance(layers, int) else layers
+        hidden = torch.cat([tower.hidden_states[layer] for layer in chosen], dim=-1)
+        if self.config.vision_feature_select_strategy == "default":
+            hidden = hidden[:, 1:]  # a tower with a class token
         features = self.apply_pooling(self.multi_modal_projector(hidden))
         tower.pooler_output = self.with_newlines(features.unflatten(0, (videos, frames)))
         tower.hidden_states = None

@@ -109,6 +109,7 @@ def test_a_converted_checkpoint_is_the_model(tmp_path: Path, shards: int) -> Non
     assert config.image_grid_pinpoints == [[10 * h, 10 * w] for h in (1, 2) for w in (1, 2, 3)]
     assert text.convert_tokens_to_ids(["<image>", "<video>"]) == [config.image_token_id, config.video_token_id]
     assert text.decode([config.video_token_id]) == "<video>"
+    assert text.padding_side == "left"
     inputs = tiny.prompt(FAMILY, tiny.LAYOUTS["one"])
     with torch.no_grad():
         logits = model(**inputs).logits
