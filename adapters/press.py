@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from adapters.attachment import Attachment
 from adapters.caching import bind_cacher, conflict, tower_layers
-from adapters.entry import Positions
+from adapters.entry import Newlines, Positions
 from adapters.errors import AlreadyPressed, UnsupportedError
 from adapters.family import Family, family_of
 from adapters.report import Report
@@ -24,11 +24,23 @@ PRESSED = "_vidpress"
 class Press:
     """A compressor that can be attached to one model; see `press`."""
 
-    def __init__(self, model: PreTrainedModel, compressor: Compressor, budget: Budget, positions: Positions) -> None:
-        self.model, self.compressor, self.budget, self.positions = model, compressor, budget, positions
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        compressor: Compressor,
+        budget: Budget,
+        positions: Positions,
+        newlines: Newlines = "raster",
+    ) -> None:
+        self.model, self.compressor, self.budget = model, compressor, budget
+        self.positions, self.newlines = positions, newlines
         self.family = family_of(model)
+        if newlines not in get_args(Newlines):
+            raise BuildError(f"newlines={newlines!r}: choose one of {', '.join(get_args(Newlines))}.")
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
+        self.family.refuse("contiguous positions", positions == "contiguous")
+        self.family.refuse("merging", compressor.merges)
         check_supplies(model, self.family, compressor)
         if compressor.cacher is not None:
             tower_layers(model)
@@ -54,7 +66,14 @@ class Press:
         binding = None if cacher is None else bind_cacher(self.model, cacher)
         try:
             self._attachment = Attachment(
-                self.model, self.family, self.compressor, self.budget, self.positions, self._report, binding
+                self.model,
+                self.family,
+                self.compressor,
+                self.budget,
+                self.positions,
+                self.newlines,
+                self._report,
+                binding,
             )
         except BaseException:
             if binding is not None:
@@ -111,6 +130,7 @@ def press(
     tokens_per_frame: float | None = None,
     positions: Positions = "original",
     cacher: str | Mapping[str, Any] | CacheReuser | None = None,
+    newlines: Newlines = "raster",
     **parts: Any,
 ) -> Press:
     """Compress the video tokens of everything a model runs inside the `with` block.
@@ -120,6 +140,9 @@ def press(
         method: a method's name or a `Compressor`.
         retention, tokens, tokens_per_frame: the budget of each video; at most one (default: retention 0.25).
         positions: "original" keeps every token's position; "contiguous" closes the gaps.
+        newlines: for models with a newline after each row of a frame's grid (LLaVA-Video; no difference for others):
+            "raster" leaves all of them where they stand, "last" puts a frame's newlines behind its tokens, as the
+            releases of VidCom2 and STC do (with `positions="contiguous"`).
         cacher: what reuses the vision tower's work between frames of a video; every video is a stream of its own.
             Method "none" with a cacher reuses and drops nothing.
         **parts: scorer=, allocator=, selector=, merger= and parameters, as in `build`.
@@ -128,7 +151,7 @@ def press(
         A context manager that yields the `Report`; or call its `attach()` and `detach()`.
 
     Raises:
-        UnsupportedError: the model is of no known family.
+        UnsupportedError: the model is of no known family, or its family refuses merging or contiguous positions.
         RequirementError: the method needs what the model's adapter cannot give.
         UnknownNameError, BuildError, BudgetError: as in `build` and `Budget`.
 
@@ -138,7 +161,7 @@ def press(
         >>> print(report)
     """
     budget = Budget(retention, tokens, tokens_per_frame)
-    return Press(model, build(method, cacher=cacher, **parts), budget, positions)
+    return Press(model, build(method, cacher=cacher, **parts), budget, positions, newlines)
 
 
 def check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:

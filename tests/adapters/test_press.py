@@ -168,16 +168,18 @@ def test_the_report_counts_what_was_kept(family: tiny.Family) -> None:
     clips = tiny.videos(layout)
     assert len(report.videos) == len(clips)
     for video, clip, keep in zip(report.videos, clips, given.keeps, strict=True):
-        places = tiny.tokens_per_frame(family, clip)
+        places = family.places(clip)
         assert video.tokens == clip.frames * places
         assert video.kept == len(keep)
         assert video.budgets == torch.bincount(keep // places, minlength=clip.frames).tolist()
         assert video.retention == pytest.approx(len(keep) / (clip.frames * places))
     assert report.visual == sum(video.tokens for video in report.videos)
     assert report.kept == sum(len(keep) for keep in given.keeps)
-    assert report.placeholders == report.visual + family.newline * len(clips)
+    shapes = [shape for sample in inputs.samples for shape in family.shapes(sample)]
+    structural = sum(int((~family.visual(shape)).sum()) for shape in shapes)
+    assert report.placeholders == report.visual + structural
     assert report.retention == pytest.approx(report.kept / report.visual)
-    kept = report.kept + family.newline * len(clips)
+    kept = report.kept + structural
     assert report.retention_placeholders == pytest.approx(kept / report.placeholders)
     assert {"encode", "compress", "prefill", "decode"} <= set(report.seconds)
     assert all(seconds >= 0 for seconds in report.seconds.values())
@@ -191,7 +193,7 @@ def test_budgets_reach_every_video(family: tiny.Family, budget: dict[str, Any]) 
     with press(model, "vidcom2", **budget) as report:
         generated(model, inputs, 1)
     for video, clip in zip(report.videos, tiny.videos(layout), strict=True):
-        total = clip.frames * tiny.tokens_per_frame(family, clip)
+        total = clip.frames * family.places(clip)
         exact = {"tokens": 5, "tokens_per_frame": 2 * clip.frames}
         (name,) = budget or {"retention"}
         assert video.kept == exact.get(name, round(budget.get("retention", 0.25) * total))
