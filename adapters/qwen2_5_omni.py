@@ -1,0 +1,61 @@
+"""Qwen2.5-Omni's thinker: Qwen2.5-VL that listens; audio tokens may stand between those of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.generation.utils import GenerationMixin
+
+from adapters.family import Family, register_family
+from adapters.qwen2_5_vl import Qwen25VL
+from adapters.support import Feature
+from adapters.video import Video
+
+# Versions that expand before they encode repeat each patch of a video instead of each video.
+_REPEATS_VIDEOS = hasattr(GenerationMixin, "_expand_multimodal_outputs")
+
+
+class Thinker(Family):
+    """What the thinkers of the Omni models share. Only video tokens are dropped; audio is text to a press."""
+
+    token_types = False
+    refuses: ClassVar[Mapping[Feature, str]] = (
+        {} if _REPEATS_VIDEOS else {"beams": "this version of transformers repeats a video's patches in a wrong order"}
+    )
+
+    def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """Audio too: a question follows the last medium."""
+        audio: Tensor = input_ids == model.config.audio_token_id
+        return super().media_mask(model, input_ids) | audio
+
+    def objection(self, arguments: Mapping[str, Any], positions: str) -> str | None:
+        if positions == "contiguous" and arguments.get("use_audio_in_video"):
+            return (
+                "positions='contiguous' with use_audio_in_video: audio tokens share the video's time axis, so that "
+                "closing its gaps would move sound and picture apart; use positions='original'"
+            )
+        if arguments.get("output_hidden_states"):
+            return (
+                "output_hidden_states with a video: they have one row per token that stays, and the talker of a whole "
+                "Omni model expects one per token of the prompt; answer in text alone (generation_mode='text')"
+            )
+        return None
+
+
+@register_family
+class Qwen25Omni(Thinker, Qwen25VL):
+    """`get_video_features` and the tower's windows as in Qwen2.5-VL; seconds per group under another name."""
+
+    name = "qwen2_5_omni"
+    model_types = ("qwen2_5_omni_thinker",)
+    wholes = {"qwen2_5_omni": "thinker"}
+    classes = "Qwen2_5OmniThinkerForConditionalGeneration"
+    checkpoint = "Qwen/Qwen2.5-Omni-7B"
+    layout = "one run of tokens per video, two frames per group; audio of the video in between, untouched"
+
+    def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
+        ids, media = super().laid_out(model, video)
+        return ids, media | {"video_second_per_grid": media.pop("second_per_grid_ts")}
