@@ -1,6 +1,15 @@
 """Adapters: everything vidpress knows about models."""
 
-from adapters import llava_onevision, qwen2_5_vl, qwen2_vl, qwen3_vl  # noqa: F401 (registers every family)
+from adapters import (  # noqa: F401 (registers every family)
+    glm4v,
+    llava_onevision,
+    qwen2_5_omni,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_5,
+    qwen3_omni,
+    qwen3_vl,
+)
 from adapters.errors import AlreadyPressed, LoadError, UnsupportedError
 from adapters.family import Family, families, family_of, register_family
 from adapters.press import Press, press

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -37,9 +37,11 @@ class GLM4V(Qwen2VL):
         else {}
     )
 
-    def video_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+    def video_mask(
+        self, model: PreTrainedModel, input_ids: Tensor, arguments: Mapping[str, Any] | None = None
+    ) -> Tensor:
         """Image tokens: where there are videos, there are no images (the library raises an error)."""
-        return input_ids == model.config.image_token_id
+        return cast(Tensor, input_ids == model.config.image_token_id)
 
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
         """Attention and keys have a row for each patch, the final features one for each token."""

@@ -16,6 +16,14 @@ from adapters.video import Video
 
 # Versions that expand before they encode repeat each patch of a video instead of each video.
 _REPEATS_VIDEOS = hasattr(GenerationMixin, "_expand_multimodal_outputs")
+SHARED_TIME = (
+    "with use_audio_in_video, sound and picture share a time axis, and closing the picture's gaps would part them: "
+    "use positions='original'"
+)
+TALKER = (
+    "they have a row for each token that stays, and the talker behind a thinker expects one for each token of the "
+    "prompt: ask the whole model for text alone, generate(…, generation_mode='text')"
+)
 
 
 class Thinker(Family):
@@ -31,18 +39,11 @@ class Thinker(Family):
         audio: Tensor = input_ids == model.config.audio_token_id
         return super().media_mask(model, input_ids) | audio
 
-    def objection(self, arguments: Mapping[str, Any], positions: str) -> str | None:
-        if positions == "contiguous" and arguments.get("use_audio_in_video"):
-            return (
-                "positions='contiguous' with use_audio_in_video: audio tokens share the video's time axis, so that "
-                "closing its gaps would move sound and picture apart; use positions='original'"
-            )
+    def check_call(self, arguments: Mapping[str, Any], positions: str) -> None:
+        if arguments.get("use_audio_in_video") and positions == "contiguous":
+            raise self.refusal("contiguous positions", SHARED_TIME)
         if arguments.get("output_hidden_states"):
-            return (
-                "output_hidden_states with a video: they have one row per token that stays, and the talker of a whole "
-                "Omni model expects one per token of the prompt; answer in text alone (generation_mode='text')"
-            )
-        return None
+            raise self.refusal("output_hidden_states", TALKER)
 
 
 @register_family

@@ -91,6 +91,8 @@ class Family(ABC):
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
     skips: ClassVar[Mapping[str, str]] = {}
 
+    constants: ClassVar[Mapping[str, Any]] = {}
+
     def __str__(self) -> str:
         return self.name
 

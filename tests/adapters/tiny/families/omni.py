@@ -6,6 +6,8 @@ own.
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from tests.adapters.tiny.families.qwens import ROPE, VISION, Qwen2VL, Qwen3VL
+import adapters
+from adapters.qwen2_5_omni import SHARED_TIME
+from tests.adapters.tiny.families.qwens import ROPE, VISION, Qwen2VL
 from tests.adapters.tiny.family import HIDDEN, IMAGE, PATCH, TEXT, VIDEO, VISION_END, VISION_START
 from tests.adapters.tiny.segments import Image, Segment, Text, Video, videos
 
@@ -60,10 +64,6 @@ class Omni(Qwen2VL):
             seconds_per_chunk=2,
             **ids,
         )
-
-    @property
-    def constants(self) -> dict[str, Any]:
-        return {"use_audio_in_video": True} if self.audible else {}
 
     def segment(self, segment: Image | Video, generator: torch.Generator) -> list[Tensor]:
         if not self.audible:
@@ -141,9 +141,21 @@ class Qwen25Omni(Omni):
         return super().interleaved(pictures // chunk * chunk, sounds // chunk * chunk)
 
 
-class Qwen25OmniAudio(Qwen25Omni):
-    name = "qwen2_5_omni_audio"
+class Audible(Omni):
+    """Every video with its sound."""
+
     audible = True
+    constants = {"use_audio_in_video": True}
+
+    @cached_property
+    def known(self) -> adapters.Family:
+        known = copy.copy(super().known)
+        vars(known)["refuses"] = {**known.refuses, "contiguous positions": SHARED_TIME}
+        return known
+
+
+class Qwen25OmniAudio(Audible, Qwen25Omni):
+    name = "qwen2_5_omni_audio"
 
 
 class Qwen3Omni(Omni):
@@ -151,8 +163,22 @@ class Qwen3Omni(Omni):
     model_class = "Qwen3OmniMoeThinkerForConditionalGeneration"
     config_class = "Qwen3OmniMoeThinkerConfig"
     processor_class = "Qwen3OmniMoeProcessor"
-    text = {**Qwen3VL.text, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    vision = dict(Qwen3VL.vision)
+    text = {
+        **TEXT,
+        "head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "rope_parameters": {**ROPE, "mrope_interleaved": True},
+    }
+    vision = {
+        **VISION,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "out_hidden_size": HIDDEN,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0, 1],
+    }
     sound = {"n_window": 50, "max_source_positions": 64, "downsample_hidden_size": 4}
     tokens_heard = (((HEARD - 1) // 2) // 2) // 2 + 1
 
@@ -162,9 +188,8 @@ class Qwen3Omni(Omni):
         return model
 
 
-class Qwen3OmniAudio(Qwen3Omni):
+class Qwen3OmniAudio(Audible, Qwen3Omni):
     name = "qwen3_omni_audio"
-    audible = True
 
 
 FAMILIES = (Qwen25Omni(), Qwen25OmniAudio(), Qwen3Omni(), Qwen3OmniAudio())

@@ -14,7 +14,6 @@ class Qwen35(Qwen3VL):
     name = "qwen3_5"
     model_class = "Qwen3_5ForConditionalGeneration"
     core = False
-    masking = False
     vision = {
         **VISION,
         "hidden_size": 16,
