@@ -170,6 +170,7 @@ class Family(ABC):
         Raises:
             UnsupportedError: a `refusal`.
         """
+        return None
 
     def support(self) -> dict[Feature, str | None]:
         """Every feature, with the reason why not; None: it works."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -11,6 +11,7 @@ from transformers.generation.utils import GenerationMixin
 
 from adapters.family import register_family
 from adapters.qwen2_vl import Qwen2VL
+from adapters.support import Feature
 from adapters.video import Video
 
 # Versions that encode before they expand count `video_token_id` in the prompt to find each sample's videos, and there
@@ -31,7 +32,7 @@ class GLM4V(Qwen2VL):
     checkpoint = "zai-org/GLM-4.1V-9B-Thinking"
     layout = "one run of image tokens per group of two frames, timestamps between; no images beside a video"
     position_groups = "frame"
-    refuses = (
+    refuses: ClassVar[Mapping[Feature, str]] = (
         {"beams": "this version of transformers loses GLM's video features when it repeats a prompt"}
         if _LOSES_VIDEOS
         else {}

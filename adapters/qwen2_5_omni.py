@@ -52,7 +52,7 @@ class Qwen25Omni(Thinker, Qwen25VL):
 
     name = "qwen2_5_omni"
     model_types = ("qwen2_5_omni_thinker",)
-    wholes = {"qwen2_5_omni": "thinker"}
+    wholes: ClassVar[Mapping[str, str]] = {"qwen2_5_omni": "thinker"}
     classes = "Qwen2_5OmniThinkerForConditionalGeneration"
     checkpoint = "Qwen/Qwen2.5-Omni-7B"
     layout = "one run of tokens per video, two frames per group; audio of the video in between, untouched"

@@ -1,9 +1,13 @@
-"""Qwen3.5, dense and mixture of experts: the layout of Qwen3-VL without DeepStack, a decoder that is mostly recurrent."""
+"""Qwen3.5, dense and mixture of experts: the layout of Qwen3-VL without DeepStack; most of its layers are recurrent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from adapters.family import register_family
 from adapters.qwen3_vl import Qwen3VL
+from adapters.support import Feature
 
 
 @register_family
@@ -20,4 +24,6 @@ class Qwen35(Qwen3VL):
     checkpoint = "Qwen/Qwen3.5-9B"
     layout = "one run per group of two frames, timestamps between; linear and full attention layers"
     masking = False
-    refuses = {"assisted decoding": "transformers cannot take rejected tokens back out of its recurrent states"}
+    refuses: ClassVar[Mapping[Feature, str]] = {
+        "assisted decoding": "transformers cannot take rejected tokens back out of its recurrent states"
+    }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,7 +21,7 @@ class Qwen3Omni(Thinker, Qwen2VL):
 
     name = "qwen3_omni"
     model_types = ("qwen3_omni_moe_thinker",)
-    wholes = {"qwen3_omni_moe": "thinker"}
+    wholes: ClassVar[Mapping[str, str]] = {"qwen3_omni_moe": "thinker"}
     classes = "Qwen3OmniMoeThinkerForConditionalGeneration"
     checkpoint = "Qwen/Qwen3-Omni-30B-A3B-Instruct"
     layout = "one run of tokens per video, two frames per group; audio of the video in between, untouched; DeepStack"

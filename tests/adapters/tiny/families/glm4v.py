@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -34,14 +34,14 @@ class GLM4V(Qwen3VL):
     video_text = "<|begin_of_video|><|video|><|end_of_video|>"
     processor_class = "Glm4vProcessor"
     video_processor = "Glm4vVideoProcessor"
-    vision = {
+    vision: ClassVar[dict[str, Any]] = {
         **VISION,
         "hidden_size": 16,
         "intermediate_size": 24,
         "out_hidden_size": HIDDEN,
         "image_size": 4 * PATCH,
     }
-    text = {**TEXT, "rope_parameters": dict(ROPE)}
+    text: ClassVar[dict[str, Any]] = {**TEXT, "rope_parameters": dict(ROPE)}
 
     def config(self) -> Any:
         return getattr(transformers, self.config_class)(
@@ -77,9 +77,9 @@ class GLM4V(Qwen3VL):
     def processor(self, tokenizer: Any, frames: int) -> Any:
         patches = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2}
         size = {"shortest_edge": 64, "longest_edge": 192 * frames}
-        made = getattr(transformers, self.processor_class)
-        return made(
-            image_processor=getattr(transformers, self.processor_class.replace("Processor", "ImageProcessor"))(**patches),
+        pictures = getattr(transformers, self.processor_class.replace("Processor", "ImageProcessor"))
+        return getattr(transformers, self.processor_class)(
+            image_processor=pictures(**patches),
             tokenizer=tokenizer,
             video_processor=getattr(transformers, self.video_processor)(**patches, size=size),
         )
@@ -91,15 +91,15 @@ class GLM46V(GLM4V):
     config_class = "Glm46VConfig"
     processor_class = "Glm46VProcessor"
     video_processor = "Glm46VVideoProcessor"
-    vision = {**GLM4V.vision, "model_type": "glm4v_vision"}
-    text = {**GLM4V.text, "model_type": "glm4v_text"}
+    vision: ClassVar[dict[str, Any]] = {**GLM4V.vision, "model_type": "glm4v_vision"}
+    text: ClassVar[dict[str, Any]] = {**GLM4V.text, "model_type": "glm4v_text"}
 
 
 class GLM4VMoe(GLM4V):
     name = "glm4v_moe"
     model_class = "Glm4vMoeForConditionalGeneration"
     config_class = "Glm4vMoeConfig"
-    text = {
+    text: ClassVar[dict[str, Any]] = {
         **GLM4V.text,
         "n_routed_experts": 4,
         "num_experts_per_tok": 2,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor
+from transformers import processing_utils
 
 import adapters
 from adapters.qwen2_5_omni import SHARED_TIME
@@ -25,6 +26,7 @@ AUDIO, AUDIO_START = 6, 7
 BINS, HEARD = 8, 30  # of a sound: mel bins and feature frames
 PER_SECOND = 2  # positions
 SECONDS = 1.0  # of a group of frames
+SIZE = {"shortest_edge": 64, "longest_edge": 192}  # pixels of a frame
 SOUND = {"num_mel_bins": BINS, "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 24}
 
 
@@ -34,13 +36,14 @@ class Omni(Qwen2VL):
     core = False
     token_types = False
     config_class = ""
-    text: dict[str, Any] = {}
-    vision: dict[str, Any] = {}
-    sound: dict[str, Any] = {}
+    text: ClassVar[dict[str, Any]] = {}
+    vision: ClassVar[dict[str, Any]] = {}
+    sound: ClassVar[dict[str, Any]] = {}
     audible = False
+    positions_need_mask = True
     tokens_heard = 0
     encoder_parameters = ("pixel_values_videos", "video_grid_thw")
-    named_special = {
+    named_special: ClassVar[dict[str, Any]] = {
         "audio_token": "<audio>",
         "vision_bos_token": "<|vision_start|>",
         "vision_eos_token": "<|vision_end|>",
@@ -91,30 +94,28 @@ class Omni(Qwen2VL):
         return media
 
     def processor(self, tokenizer: Any, frames: int) -> Any:
-        size = {"shortest_edge": 64, "longest_edge": 192}
         patches = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2}
-        made = getattr(transformers, self.processor_class)(
+        return getattr(transformers, self.processor_class)(
             image_processor=transformers.Qwen2VLImageProcessor(**patches),
-            video_processor=transformers.Qwen2VLVideoProcessor(**patches, size=size),
+            video_processor=transformers.Qwen2VLVideoProcessor(**patches),
             feature_extractor=transformers.WhisperFeatureExtractor(feature_size=BINS, chunk_length=1),
             tokenizer=tokenizer,
         )
-        return made
 
-    def processed(self, processor: Any, texts: list[str], frames: Any, metadata: Any) -> dict[str, Tensor]:
-        if not self.audible or not any(self.video_text in text for text in texts):
-            return super().processed(processor, texts, frames, metadata)
-        wave = np.random.default_rng(0).standard_normal(12_000).astype(np.float32)  # 0.75 s
-        inputs = processor(
-            text=texts,
-            videos=[frames],
-            audio=[wave],
-            audio_from_video_indices=[0],
-            load_audio_from_video=True,
-            videos_kwargs={"video_metadata": [metadata], "do_sample_frames": False},
-            padding=True,
-            return_tensors="pt",
-        )
+    def processed(self, processor: Any, texts: list[str], frames: Any, metadata: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        if any(self.video_text in text for text in texts):
+            # What the processor says of sizes and seconds is for the published model.
+            options = {"video_metadata": [metadata], "do_sample_frames": False, "size": SIZE}
+            options |= {"seconds_per_chunk": 2.0, "position_id_per_seconds": PER_SECOND} | self.constants
+            shown = {"videos": [frames], "videos_kwargs": options}
+            if self.audible:
+                wave = np.random.default_rng(0).standard_normal(12_000).astype(np.float32)  # 0.75 s
+                sources = (
+                    {"audio_from_video_indices": [0]} if hasattr(processing_utils, "OmniModalProcessorMixin") else {}
+                )
+                shown |= {"audio": [wave], **sources}
+        inputs = processor(text=texts, padding=True, return_tensors="pt", **shown)
         return {name: value for name, value in inputs.items() if isinstance(value, Tensor)} | self.constants
 
 
@@ -123,8 +124,8 @@ class Qwen25Omni(Omni):
     model_class = "Qwen2_5OmniThinkerForConditionalGeneration"
     config_class = "Qwen2_5OmniThinkerConfig"
     processor_class = "Qwen2_5OmniProcessor"
-    text = {**TEXT, "rope_parameters": dict(ROPE), "tie_word_embeddings": False}
-    vision = {
+    text: ClassVar[dict[str, Any]] = {**TEXT, "rope_parameters": dict(ROPE), "tie_word_embeddings": False}
+    vision: ClassVar[dict[str, Any]] = {
         **VISION,
         "hidden_size": 16,
         "intermediate_size": 24,
@@ -132,7 +133,7 @@ class Qwen25Omni(Omni):
         "window_size": 8,
         "fullatt_block_indexes": [1],
     }
-    sound = {"n_window": 8, "max_source_positions": 64}
+    sound: ClassVar[dict[str, Any]] = {"n_window": 8, "max_source_positions": 64}
     tokens_heard = ((HEARD - 1) // 2 - 1) // 2 + 1
 
     def interleaved(self, pictures: Tensor, sounds: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ class Audible(Omni):
     """Every video with its sound."""
 
     audible = True
-    constants = {"use_audio_in_video": True}
+    constants: ClassVar[dict[str, Any]] = {"use_audio_in_video": True}
 
     @cached_property
     def known(self) -> adapters.Family:
@@ -163,7 +164,7 @@ class Qwen3Omni(Omni):
     model_class = "Qwen3OmniMoeThinkerForConditionalGeneration"
     config_class = "Qwen3OmniMoeThinkerConfig"
     processor_class = "Qwen3OmniMoeProcessor"
-    text = {
+    text: ClassVar[dict[str, Any]] = {
         **TEXT,
         "head_dim": 16,
         "num_experts": 4,
@@ -171,7 +172,7 @@ class Qwen3Omni(Omni):
         "moe_intermediate_size": 16,
         "rope_parameters": {**ROPE, "mrope_interleaved": True},
     }
-    vision = {
+    vision: ClassVar[dict[str, Any]] = {
         **VISION,
         "hidden_size": 16,
         "intermediate_size": 24,
@@ -179,7 +180,7 @@ class Qwen3Omni(Omni):
         "num_position_embeddings": 16,
         "deepstack_visual_indexes": [0, 1],
     }
-    sound = {"n_window": 50, "max_source_positions": 64, "downsample_hidden_size": 4}
+    sound: ClassVar[dict[str, Any]] = {"n_window": 50, "max_source_positions": 64, "downsample_hidden_size": 4}
     tokens_heard = (((HEARD - 1) // 2) // 2) // 2 + 1
 
     def master(self, attention: str, vocabulary: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 
@@ -14,14 +14,14 @@ class Qwen35(Qwen3VL):
     name = "qwen3_5"
     model_class = "Qwen3_5ForConditionalGeneration"
     core = False
-    vision = {
+    vision: ClassVar[dict[str, Any]] = {
         **VISION,
         "hidden_size": 16,
         "intermediate_size": 24,
         "out_hidden_size": HIDDEN,
         "num_position_embeddings": 16,
     }
-    text = {
+    text: ClassVar[dict[str, Any]] = {
         **TEXT,
         "head_dim": 16,
         "layer_types": ["linear_attention", "full_attention"],
