@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.generation.utils import GenerationMixin
@@ -48,7 +49,7 @@ class GLM4V(Qwen2VL):
         """Attention and keys have a row for each patch, the final features one for each token."""
         if values.shape[0] > sum(t * h * w for t, h, w in geometry):
             return super().split_frames(model, values, geometry)
-        videos = values.split([t * h * w for t, h, w in geometry])
+        videos = torch.split(values, [t * h * w for t, h, w in geometry])
         return [video.view(t, -1, *values.shape[1:]) for video, (t, _, _) in zip(videos, geometry, strict=True)]
 
     def runs(self, video: Video, groups: int, places: int) -> list[tuple[str, int]]:

@@ -111,10 +111,9 @@ class Omni(Qwen2VL):
             shown = {"videos": [frames], "videos_kwargs": options}
             if self.audible:
                 wave = np.random.default_rng(0).standard_normal(12_000).astype(np.float32)  # 0.75 s
-                sources = (
-                    {"audio_from_video_indices": [0]} if hasattr(processing_utils, "OmniModalProcessorMixin") else {}
-                )
-                shown |= {"audio": [wave], **sources}
+                shown["audio"] = [wave]
+                if hasattr(processing_utils, "OmniModalProcessorMixin"):
+                    shown["audio_from_video_indices"] = [0]
         inputs = processor(text=texts, padding=True, return_tensors="pt", **shown)
         return {name: value for name, value in inputs.items() if isinstance(value, Tensor)} | self.constants
 
