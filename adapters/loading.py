@@ -119,7 +119,7 @@ def load_random(
 
 
 def seeing(config: Any) -> Any:
-    """The configuration of the part of a model that sees videos: itself, unless a family is but a part (its `wholes`)."""
+    """The configuration of the part of a model that sees videos: itself, or what a family names in `wholes`."""
     part = next((f.wholes[config.model_type] for f in families().values() if config.model_type in f.wholes), None)
     return config if part is None else getattr(config, f"{part}_config")
 
