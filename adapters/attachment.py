@@ -208,7 +208,7 @@ class Attachment(Places):
         self._family.refuse("batch", entry.ids.shape[0] > entry.expand)
         self._family.refuse("beams", entry.expand > 1)
         self._family.refuse("static cache", isinstance(entry.cache, StaticCache))
-        self._family.check_call(entry.arguments, self._positions)
+        self._family.check_call(self._model, entry.arguments, positions=self._positions, expand=entry.expand)
 
     def _plan(self, entry: Entry, capture: Capture, kwargs: dict[str, Any]) -> tuple[Plan, Any]:
         embeds: Tensor = kwargs["inputs_embeds"]

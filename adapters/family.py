@@ -160,12 +160,14 @@ class Family(ABC):
         """The error for something that does not work."""
         return UnsupportedError(f"{what}: not supported for {self.name} under a press: {reason}")
 
-    def check_call(self, arguments: Mapping[str, Any], positions: str) -> None:
+    def check_call(self, model: PreTrainedModel, arguments: Mapping[str, Any], *, positions: str, expand: int) -> None:
         """Refuse a prompt with videos for what this call asks for, beyond what `refuses` says of every call.
 
         Args:
+            model: the whole model.
             arguments: of the base model's forward, by parameter name.
             positions: "original" or "contiguous".
+            expand: rows per sample (beams, return sequences).
 
         Raises:
             UnsupportedError: a `refusal`.

@@ -20,6 +20,10 @@ SHARED_TIME = (
     "with use_audio_in_video, sound and picture share a time axis, and closing the picture's gaps would part them: "
     "use positions='original'"
 )
+SEVERAL_SOUNDS = (
+    "transformers repeats each sound where it should repeat those of a sample, and one with several gets the wrong "
+    "ones: use one beam, or one sound for each sample"
+)
 TALKER = (
     "they have a row for each token that stays, and the talker behind a thinker expects one for each token of the "
     "prompt: ask the whole model for text alone, generate(…, generation_mode='text')"
@@ -39,11 +43,15 @@ class Thinker(Family):
         audio: Tensor = input_ids == model.config.audio_token_id
         return super().media_mask(model, input_ids) | audio
 
-    def check_call(self, arguments: Mapping[str, Any], positions: str) -> None:
+    def check_call(self, model: PreTrainedModel, arguments: Mapping[str, Any], *, positions: str, expand: int) -> None:
         if arguments.get("use_audio_in_video") and positions == "contiguous":
             raise self.refusal("contiguous positions", SHARED_TIME)
         if arguments.get("output_hidden_states"):
             raise self.refusal("output_hidden_states", TALKER)
+        if expand > 1 and arguments.get("input_features") is not None:
+            sounds: Tensor = (arguments["input_ids"] == model.config.audio_start_token_id).sum(1).amax()
+            if int(sounds) > 1:
+                raise self.refusal("beams", SEVERAL_SOUNDS)
 
 
 @register_family

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import processing_utils
 
 import adapters
-from adapters.qwen2_5_omni import SHARED_TIME
+from adapters.qwen2_5_omni import SEVERAL_SOUNDS, SHARED_TIME
 from tests.adapters.tiny.families.qwens import ROPE, VISION, Qwen2VL
 from tests.adapters.tiny.family import HIDDEN, IMAGE, PATCH, TEXT, VIDEO, VISION_END, VISION_START
-from tests.adapters.tiny.segments import Image, Segment, Text, Video, videos
+from tests.adapters.tiny.segments import Image, Rows, Segment, Text, Video, videos
 
 AUDIO, AUDIO_START = 6, 7
 BINS, HEARD = 8, 30  # of a sound: mel bins and feature frames
@@ -83,6 +83,10 @@ class Omni(Qwen2VL):
         """Ids of a video's tokens and its sound's, whose positions in time these are: pictures first where equal."""
         ids = torch.tensor([VIDEO] * len(pictures) + [AUDIO] * len(sounds))
         return ids[torch.sort(torch.cat([pictures, sounds + 0.5]), stable=True).indices]
+
+    def beams_fail(self, rows: Rows) -> str | None:
+        several = any(sum(not isinstance(segment, Text) for segment in row) > 1 for row in rows)
+        return SEVERAL_SOUNDS if self.audible and several else None
 
     def media(self, row: tuple[Segment, ...], generator: torch.Generator) -> dict[str, Tensor]:
         media = super().media(row, generator)
