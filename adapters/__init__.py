@@ -1,11 +1,15 @@
 """Adapters: everything vidpress knows about models."""
 
 from adapters import (  # noqa: F401 (registers every family)
+    glm4v,
     llava_next_video,
     llava_onevision,
     llava_video,
+    qwen2_5_omni,
     qwen2_5_vl,
     qwen2_vl,
+    qwen3_5,
+    qwen3_omni,
     qwen3_vl,
     video_llava,
 )

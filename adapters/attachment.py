@@ -169,7 +169,9 @@ class Attachment(Places):
             raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
         if tokens.shape[1] > 1 and input_ids is not None:
             video = self._family.video_mask(self._model, input_ids, values)
-            call.entry = Entry(input_ids, video, record, call.mask, call.expand, call.first, call.generating, cache)
+            call.entry = Entry(
+                input_ids, video, record, call.mask, call.expand, call.first, call.generating, cache, values
+            )
             if call.first:
                 call.entry.started = self._report.clock.start("prefill", self._base.device)
             if encoded is not None:
@@ -222,6 +224,7 @@ class Attachment(Places):
         self._family.refuse("batch", entry.ids.shape[0] > entry.expand)
         self._family.refuse("beams", entry.expand > 1)
         self._family.refuse("static cache", isinstance(entry.cache, StaticCache))
+        self._family.check_call(self._model, entry.arguments, positions=self._positions, expand=entry.expand)
 
     def _plan(self, entry: Entry, capture: Capture, kwargs: dict[str, Any]) -> tuple[Plan, Any]:
         embeds: Tensor = kwargs["inputs_embeds"]
@@ -307,7 +310,10 @@ class Attachment(Places):
     # The call's frame
 
     def _expand_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._call.expand = call_arguments(original, args, kwargs).get("expand_size", 1)
+        arguments = call_arguments(original, args, kwargs)
+        self._call.expand = arguments.get("expand_size", 1)
+        if self._call.expand > 1 and _shows_video(arguments):
+            self._family.refuse("beams")  # before the library repeats the video
         if self._call.same and self._call.expand > 1:
             raise UnsupportedError(
                 "beams and several return sequences do not go with same_video(): pass each row its own video."
@@ -381,6 +387,11 @@ def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: An
                 positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
             supplied["position_ids"] = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
     return supplied
+
+
+def _shows_video(arguments: dict[str, Any]) -> bool:
+    encoded = (arguments.get("mm_encoder_outputs") or {}).get("video")
+    return encoded is not None or arguments.get("pixel_values_videos") is not None
 
 
 def _refuse_unsupported(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ class Entry:
         first: False when generation runs the same prompt again (no cache).
         generating: inside `generate`.
         cache: the cache in use.
+        arguments: of the base model's call.
         captures: what the vision tower gave for this prompt.
         result: the record to leave on the cache.
         started: when the forward began.
@@ -51,6 +52,7 @@ class Entry:
     first: bool
     generating: bool
     cache: Any = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     captures: list[Capture] = field(default_factory=list)
     result: Record | None = None
     started: Any = None

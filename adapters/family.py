@@ -42,6 +42,7 @@ class Family(ABC):
         equal_frames: the processor stacks the videos of a call, which therefore need equally many frames.
         frames: sampled from a video by default; the same as in `conf/model`.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
+        wholes: model types of larger models that hold one of this family, with the attribute it is in.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Family(ABC):
     equal_frames: ClassVar[bool] = False
     frames: ClassVar[int] = 32
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
+    wholes: ClassVar[Mapping[str, str]] = {}
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:
         """The module with the `encoder` method whose forward sees `input_ids`."""
@@ -171,7 +173,25 @@ class Family(ABC):
             UnsupportedError: naming the family, the feature and the reason.
         """
         if asked and feature in self.refuses:
-            raise UnsupportedError(f"{feature}: not supported for {self.name} under a press: {self.refuses[feature]}")
+            raise self.refusal(feature, self.refuses[feature])
+
+    def refusal(self, what: str, reason: str) -> UnsupportedError:
+        """The error for something that does not work."""
+        return UnsupportedError(f"{what}: not supported for {self.name} under a press: {reason}")
+
+    def check_call(self, model: PreTrainedModel, arguments: Mapping[str, Any], *, positions: str, expand: int) -> None:
+        """Refuse a prompt with videos for what this call asks for, beyond what `refuses` says of every call.
+
+        Args:
+            model: the whole model.
+            arguments: of the base model's forward, by parameter name.
+            positions: "original" or "contiguous".
+            expand: rows per sample (beams, return sequences).
+
+        Raises:
+            UnsupportedError: a `refusal`.
+        """
+        return None
 
     def support(self) -> dict[Feature, str | None]:
         """Every feature, with the reason why not; None: it works."""
@@ -237,9 +257,16 @@ def family_of(model: PreTrainedModel) -> Family:
     """The family that covers a model.
 
     Raises:
-        UnsupportedError: none does, or the model is not one that generates.
+        UnsupportedError: none does, or only a part of the model, or the model is not one that generates.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", None)
+    whole = next((f for f in families().values() if model_type in f.wholes), None)
+    if whole is not None:
+        part = whole.wholes[str(model_type)]
+        raise UnsupportedError(
+            f"{type(model).__name__} (model_type {model_type!r}) is more than its {part}, which sees the videos: press "
+            f"that, press(model.{part}, …), then call model.{part}.generate(…), or model.generate(…) for text alone."
+        )
     known = ", ".join(sorted(t for family in families().values() for t in family.model_types))
     family = next((f for f in families().values() if model_type in f.model_types), None)
     if family is None:
@@ -256,7 +283,9 @@ def family_of(model: PreTrainedModel) -> Family:
 
 def call_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A call's arguments by parameter name, `**kwargs` flattened in."""
-    bound = inspect.signature(function).bind_partial(*args, **kwargs)
-    arguments = dict(bound.arguments)
-    arguments.update(arguments.pop("kwargs", {}))
+    signature = inspect.signature(function)
+    arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
     return arguments

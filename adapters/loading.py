@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from adapters.errors import LoadError
+from adapters.family import families
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -65,8 +66,9 @@ def load_published(
             )
         # The processor first: it is small, and whatever is wrong shows before gigabytes are read.
         processor = AutoProcessor.from_pretrained(name, **trusted)  # type: ignore[no-untyped-call]
+        config = seeing(AutoConfig.from_pretrained(name, **trusted))
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=number, attn_implementation=attn_implementation, **trusted
+            name, config=config, dtype=number, attn_implementation=attn_implementation, **trusted
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         hint = (
@@ -112,7 +114,7 @@ def load_random(
     with target:
         options = {"dtype": number, "attn_implementation": attn_implementation}
         model: Any = AutoModelForImageTextToText.from_config(config, **options)  # type: ignore[no-untyped-call]
-    special = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
+    special = [getattr(config, f"{medium}_token_id", None) for medium in ("image", "video", "audio")]
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         eos_token_id=None,
@@ -120,6 +122,12 @@ def load_random(
         suppress_tokens=[token for token in special if token is not None],
     )
     return model.eval()
+
+
+def seeing(config: Any) -> Any:
+    """The configuration of the part of a model that sees videos: itself, or what a family names in `wholes`."""
+    part = next((f.wholes[config.model_type] for f in families().values() if config.model_type in f.wholes), None)
+    return config if part is None else getattr(config, f"{part}_config")
 
 
 def hub_is_reachable(seconds: float = 5.0) -> bool:
@@ -139,6 +147,8 @@ def hub_is_reachable(seconds: float = 5.0) -> bool:
 def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """The architecture with at most `layers` layers in each tower; DeepStack and full-attention layers follow.
 
+    Of a decoder with several kinds of layers every kind stays as far as there is room.
+
     Raises:
         LoadError: fewer than one layer.
     """
@@ -147,6 +157,10 @@ def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:
     reduced = copy.deepcopy(dict(architecture))
     text, vision = reduced["text_config"], reduced["vision_config"]
     text["num_hidden_layers"] = min(layers, text["num_hidden_layers"])
+    if "full_attention_interval" in text:
+        text["full_attention_interval"] = min(layers, text["full_attention_interval"])
+    if "encoder_layers" in (audio := reduced.get("audio_config", {})):
+        audio["encoder_layers"] = min(layers, audio["encoder_layers"])
     for key in ("depth", "num_hidden_layers"):
         if key in vision:
             vision[key] = min(layers, vision[key])

@@ -62,12 +62,17 @@ class Qwen2VL(Family):
         height, width = self.size(frames.shape[2], frames.shape[3], patch * merge)
         frames = functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
         grid = (frames.shape[0] // pair, height // patch, width // patch)
-        ids: list[int] = []
-        for stamp, run in self.runs(video, grid[0], grid[1] * grid[2] // merge**2):
-            ids += [*stamp.encode(), config.vision_start_token_id, *[config.video_token_id] * run]
-            ids.append(config.vision_end_token_id)
+        ids = self.written(config, self.runs(video, grid[0], grid[1] * grid[2] // merge**2))
         pixels = patchify(frames.permute(0, 2, 3, 1), patch, merge, pair)
         return ids, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}
+
+    def written(self, config: Any, runs: Sequence[tuple[str, int]]) -> list[int]:
+        """The token ids of a video from its `runs`."""
+        ids: list[int] = []
+        for stamp, run in runs:
+            ids += [*stamp.encode(), config.vision_start_token_id, *[config.video_token_id] * run]
+            ids.append(config.vision_end_token_id)
+        return ids
 
     def runs(self, video: Video, groups: int, places: int) -> list[tuple[str, int]]:
         """The text before each run of a video's tokens, and the tokens in it."""

@@ -69,14 +69,17 @@ def packed_tower(module: nn.Module) -> Tower:
     return Tower(module, [block.get_submodule("attn") for block in blocks], packed=True)
 
 
+_KEYS = ("k_proj", "k")  # names of a linear layer for keys alone
+
+
 def key_projection(attention: nn.Module) -> nn.Module:
     """The linear layer of an attention module that gives its keys, alone or between queries and values."""
-    return attention.get_submodule("k_proj" if hasattr(attention, "k_proj") else "qkv")
+    return attention.get_submodule(next(name for name in (*_KEYS, "qkv") if hasattr(attention, name)))
 
 
 def mean_key(attention: nn.Module, projected: Tensor) -> Tensor:
     """Keys averaged over heads: what `key_projection` returned, `[..., C]` or `[..., 3C]` -> `[..., d]` float32."""
-    if not hasattr(attention, "k_proj"):
+    if not any(hasattr(attention, name) for name in _KEYS):
         projected = projected.chunk(3, dim=-1)[1]
     heads: int = attention.num_heads  # type: ignore[assignment]
     return projected.detach().reshape(*projected.shape[:-1], heads, -1).float().mean(-2)

@@ -62,6 +62,7 @@ def check_second_turn(
         close(second.logits[b], want.logits, EAGER)
 
 
+@pytest.mark.needs("beams")
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str)
 def test_beams(family: tiny.Family, layout: tiny.Rows, cache: dict[str, Any], seed: int) -> None:
@@ -77,6 +78,7 @@ def test_beams(family: tiny.Family, layout: tiny.Rows, cache: dict[str, Any], se
         assert float(out.scores[b]) == pytest.approx(score, rel=1e-4)
 
 
+@pytest.mark.needs("beams")
 def test_a_video_is_compressed_once_for_all_its_beams(family: tiny.Family) -> None:
     rows = tiny.LAYOUTS["padded"]
     inputs, keeps = tiny.prompt(family, rows), tiny.ragged_keeps(family, rows)
@@ -93,6 +95,7 @@ def test_a_video_is_compressed_once_for_all_its_beams(family: tiny.Family) -> No
     assert [video.kept for video in report.videos] == [len(keep) for keep in keeps]
 
 
+@pytest.mark.needs("beams")
 def test_several_samples_of_one_prompt(family: tiny.Family, layout: tiny.Rows) -> None:
     """num_return_sequences with sampling: every step's logits are the truth for the tokens drawn before it."""
     beams_work(family, layout)

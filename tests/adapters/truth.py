@@ -206,11 +206,13 @@ def contiguous(row: Row) -> Row:
         positions = torch.arange(len(row.ids))[None]
     else:
         positions, at, cursor = row.positions.clone(), 0, 0
-        while at < len(row.ids):
-            kind = int(row.ids[at])
+        # Some families write videos with image tokens.
+        ids = row.ids.index_fill(0, torch.cat([at for _, at, _ in row.videos] or [row.ids[:0]]), VIDEO)
+        while at < len(ids):
+            kind = int(ids[at])
             end = at + 1
             if kind in (IMAGE, VIDEO):
-                while end < len(row.ids) and int(row.ids[end]) == kind:
+                while end < len(ids) and int(ids[end]) == kind:
                     end += 1
             run = row.positions[:, at:end]
             if kind == VIDEO:

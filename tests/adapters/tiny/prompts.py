@@ -68,7 +68,8 @@ def prompt(family: Family, rows: Rows, seed: int = 0, dtype: torch.dtype = torch
         if family.token_types:
             sample["mm_token_type_ids"] = family.types(ids)[None]
         sample |= family.media(row, generator)
-        samples.append({k: v.to(dtype) if v.is_floating_point() else v for k, v in sample.items()})
+        sample = {k: v.to(dtype) if v.is_floating_point() else v for k, v in sample.items()}
+        samples.append(sample | family.constants)
     return Prompt(collated(family, samples), samples)
 
 
@@ -77,6 +78,9 @@ def collated(family: Family, samples: Sequence[Mapping[str, Tensor]]) -> dict[st
     length = max(sample["input_ids"].shape[1] for sample in samples)
     inputs: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for sample in samples for name in sample):
+        if name in family.constants:
+            inputs[name] = family.constants[name]
+            continue
         parts = [sample[name] for sample in samples if name in sample]
         if name in family.per_token:
             padding = family.per_token[name]
