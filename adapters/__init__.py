@@ -1,6 +1,14 @@
 """Adapters: everything vidpress knows about models."""
 
-from adapters import llava_onevision, qwen2_5_vl, qwen2_vl, qwen3_vl  # noqa: F401 (registers every family)
+from adapters import (  # noqa: F401 (registers every family)
+    gemma4,
+    llava_onevision,
+    minicpmv,
+    molmo2,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+)
 from adapters.errors import AlreadyPressed, LoadError, UnsupportedError
 from adapters.family import Family, families, family_of, register_family
 from adapters.press import Press, press

@@ -41,7 +41,7 @@ class Capture:
     """The videos of one call of the vision tower, not looked at yet.
 
     Attributes:
-        pieces: per video, its visual features `[T·N, C]` (views, no copies).
+        pieces: per video, its visual features `[T·N, C]` (views, no copies); with `apart`, per frame.
         geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
             read together with everything else the decoder entry needs.
         trailing: structural placeholders after each video.
@@ -49,6 +49,7 @@ class Capture:
             compressed again.
         planner: whose plan that is.
         sharers: rows of the prompt that ask about the same video and share its compression.
+        apart: pieces are single frames, and those with this many tokens between them in the prompt are one video.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
 
@@ -59,6 +60,7 @@ class Capture:
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
     sharers: int = 1
+    apart: int | None = None
 
     def repeated(self, times: int) -> Capture:
         """The same videos several times over, each to be compressed on its own."""
@@ -68,6 +70,7 @@ class Capture:
             self.geometry.repeat(times, 1),
             self.trailing,
             tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
+            apart=self.apart,
         )
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:

@@ -31,6 +31,8 @@ class Family(ABC):
         mrope: whether positions have three axes.
         trailing: placeholders after a video's last frame that are structural (a newline).
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
+        token_marks: arguments `[B, L]` of the base model from which it builds its decoder's masks (which tokens belong
+            to a medium); the model's `create_masks_for_generate` must take them by that name.
     """
 
     name: ClassVar[str]
@@ -42,6 +44,11 @@ class Family(ABC):
     mrope: ClassVar[bool] = False
     trailing: ClassVar[int] = 0
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
+    token_marks: ClassVar[tuple[str, ...]] = ()
+
+    def refuses(self, model: PreTrainedModel, positions: str) -> str | None:
+        """Why this model, or positions like these in it, cannot be compressed; None if it can."""
+        return None
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:
         """The module with `get_video_features` whose forward sees `input_ids`."""
@@ -63,6 +70,23 @@ class Family(ABC):
     def frames_per_group(self, model: PreTrainedModel) -> int:
         """Frames of the video in a temporal group."""
         return int(getattr(model.config.vision_config, "temporal_patch_size", 1))
+
+    def embed(self, model: PreTrainedModel, features: Tensor) -> Tensor:
+        """`[K, C]` features as the model writes them into the prompt's embeddings."""
+        return features
+
+    def decoder_mask(self, model: PreTrainedModel, kwargs: Mapping[str, Any], marks: Mapping[str, Tensor]) -> Any:
+        """The mask of a shortened prompt as the decoder takes it: the one that the model builds for that length.
+
+        Args:
+            model: the whole model.
+            kwargs: the decoder's arguments without the dropped tokens; the mask among them is a 2-D one.
+            marks: `token_marks` that were given, `[B, past + K]`, zero for padding and for what the cache holds.
+        """
+        if not marks:
+            return kwargs["attention_mask"]
+        known = {name: kwargs.get(name) for name in _OF_MASKS}
+        return model.create_masks_for_generate(config=model.config, **known, **marks)  # type: ignore[operator]
 
     @abstractmethod
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
@@ -113,6 +137,9 @@ class Family(ABC):
             tower = self.tower(model)
             return tower.lacks(need) if tower is not None else "the layout of its vision tower is not known"
         return None
+
+
+_OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")
 
 
 def _repeated(values: Any, times: int) -> Any:
