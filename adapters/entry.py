@@ -169,6 +169,12 @@ def prune(
     video = entry.video.to(embeds.device)
     stays = keep_mask(video, plan, structural=True)
     kept = [measures.lengths[row] - plan.dropped(row) for row in range(rows)]
+    if measures.past and len(set(kept)) > 1 and not family.masking:
+        raise UnsupportedError(
+            f"{kept} tokens of the rows stay in a later turn of a conversation: what pads the shorter rows would stand "
+            f"between the turns, where this decoder ({family.name}) does not ignore it. Continue each conversation on "
+            f"its own, or keep equally many tokens."
+        )
     # A stable sort moves what goes to the left and what stays, in order, to the right: left padding for free.
     index = torch.sort((stays & valid).to(torch.uint8), dim=1, stable=True).indices[:, length - max(kept) :]
     present = (stays & valid).gather(1, index)

@@ -33,6 +33,7 @@ class Family(ABC):
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
         token_marks: arguments `[B, L]` of the base model from which it builds its decoder's masks (which tokens belong
             to a medium); the model's `create_masks_for_generate` must take them by that name.
+        masking: dropping a token equals masking it.
     """
 
     name: ClassVar[str]
@@ -45,8 +46,9 @@ class Family(ABC):
     trailing: ClassVar[int] = 0
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     token_marks: ClassVar[tuple[str, ...]] = ()
+    masking: ClassVar[bool] = True
 
-    def refuses(self, model: PreTrainedModel, positions: str) -> str | None:
+    def unfit(self, model: PreTrainedModel, positions: str) -> str | None:
         """Why this model, or positions like these in it, cannot be compressed; None if it can."""
         return None
 

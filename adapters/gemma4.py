@@ -31,9 +31,10 @@ class Gemma4(Family):
     checkpoint = "google/gemma-4-E4B-it"
     supplies = (Grid, History, Query, Keys)
     layout = "one run per frame between marks, its time in text before; sliding windows, blocks per frame"
+    masking = False
     token_marks = ("mm_token_type_ids",)
 
-    def refuses(self, model: PreTrainedModel, positions: str) -> str | None:
+    def unfit(self, model: PreTrainedModel, positions: str) -> str | None:
         if model.config.get_text_config().use_bidirectional_attention == "all":
             return (
                 "with use_bidirectional_attention='all' tokens see what comes after them, so it is no generating model"

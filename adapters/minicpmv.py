@@ -27,6 +27,7 @@ class MiniCPMV46(Family):
     classes = "MiniCPMV4_6ForConditionalGeneration"
     checkpoint = "openbmb/MiniCPM-V-4.6"
     layout = "one run per frame between marks, nothing between frames; linear and full attention"
+    masking = False
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         sizes: Tensor = arguments["target_sizes_videos"].long()
@@ -55,7 +56,7 @@ class MiniCPMV47(MiniCPMV46):
     mrope = True
     position_groups = "frame"
 
-    def refuses(self, model: PreTrainedModel, positions: str) -> str | None:
+    def unfit(self, model: PreTrainedModel, positions: str) -> str | None:
         if positions == "contiguous":
             return (
                 "a frame's marks stand on the edges of its canvas, so there are no gaps between positions to close: "

@@ -27,7 +27,7 @@ class Press:
         self.family = family_of(model)
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
-        if (reason := self.family.refuses(model, positions)) is not None:
+        if (reason := self.family.unfit(model, positions)) is not None:
             raise UnsupportedError(f"{type(model).__name__} cannot be pressed like this: {reason}.")
         _check_supplies(model, self.family, compressor)
         self._attachment: Attachment | None = None
