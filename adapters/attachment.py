@@ -1,6 +1,6 @@
 """`Attachment`: the places where vidpress touches a model, all on the instance, all removable.
 
-1. `base.get_video_features` (instance attribute): tags its output with a `Capture`.
+1. `base.get_video_features`, or whichever method encodes videos (instance attribute): tags its output with a `Capture`.
 2. forward pre- and post-hook on the base model: knows `input_ids`; opens and closes an `Entry`; serves plain forward
    loops (positions and masks that Hugging Face's `generate` would otherwise supply).
 3. forward pre-hook on the decoder: makes the plan and prunes (`adapters.entry`).
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, StaticCache
 
 from adapters.capture import CAPTURE, Capture
 from adapters.clock import WHOLE
@@ -96,7 +96,7 @@ class Attachment(Places):
         base, model = self._base, self._model
         self._taps = Taps(self._family.tower(model), self._compressor.requirements)
         self._undo.append(self._taps.remove)
-        self._replace(base, "get_video_features", self._get_video_features)
+        self._replace(base, self._family.encoder, self._get_video_features)
         self._hook(base.register_forward_pre_hook(self._open_entry, with_kwargs=True))
         self._hook(base.register_forward_hook(self._close_entry, always_call=True))
         self._hook(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
@@ -118,6 +118,8 @@ class Attachment(Places):
         if getattr(output, "pooler_output", None) is None:
             return output  # a plain tuple, asked for by the user's own call; the model asks for return_dict
         capture = self._family.capture(self._model, output, arguments)
+        if capture is None:
+            return output
         capture.tapped = functools.partial(recording.on_grid, self._family, self._model)
         if same:
             self._family.repeat(output, same)
@@ -141,6 +143,7 @@ class Attachment(Places):
         if record is not None:
             record = record.for_rows(tokens.shape[0])
         if record is not None and not call.generating:
+            self._family.refuse("chat turns", tokens.shape[1] > 1)
             values = values | _continued(values, tokens, record, cache)
         given = values.get("attention_mask")
         if record is not None and is_padding_mask(given):
@@ -154,7 +157,7 @@ class Attachment(Places):
         if input_ids is None and (encoded is not None or values.get("pixel_values_videos") is not None):
             raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
         if tokens.shape[1] > 1 and input_ids is not None:
-            video = self._family.video_mask(self._model, input_ids)
+            video = self._family.video_mask(self._model, input_ids, values)
             mask = given if is_padding_mask(given) else call.mask
             call.entry = Entry(input_ids, video, values, record, mask, call.expand, call.first, call.generating, cache)
             if call.first:
@@ -197,6 +200,7 @@ class Attachment(Places):
             return None
         if len(entry.captures) > 1:
             raise UnsupportedError("the vision tower ran twice on videos in one forward; vidpress expects one call.")
+        self._refuse(entry)
         capture = entry.captures[0]
         with self._stage("compress"):
             plan, measures = self._plan(entry, capture, kwargs)
@@ -204,6 +208,12 @@ class Attachment(Places):
                 return None
             kwargs, entry.result = prune(self._model, kwargs, entry, plan, measures, self._family, self._positions)
         return args, kwargs
+
+    def _refuse(self, entry: Entry) -> None:
+        """What the family says it cannot do, before anything is compressed."""
+        self._family.refuse("batch", entry.ids.shape[0] > entry.expand)
+        self._family.refuse("beams", entry.expand > 1)
+        self._family.refuse("static cache", isinstance(entry.cache, StaticCache))
 
     def _plan(self, entry: Entry, capture: Capture, kwargs: dict[str, Any]) -> tuple[Plan, Any]:
         embeds: Tensor = kwargs["inputs_embeds"]
@@ -259,6 +269,7 @@ class Attachment(Places):
     ) -> Any:
         record = checked_record(past_key_values) if is_first_iteration else record_of(past_key_values)
         if record is not None:
+            self._family.refuse("chat turns", bool(is_first_iteration))
             record = record.for_rows(input_ids.shape[0])
             if is_first_iteration and next_sequence_length is not None:
                 # Generation subtracted the physical length from the logical one: the dropped tokens are not new.
@@ -304,6 +315,8 @@ class Attachment(Places):
         config = values.get("generation_config") or self._model.generation_config
         if (values.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)) is not None:
             raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
+        lookup = values.get("prompt_lookup_num_tokens") or getattr(config, "prompt_lookup_num_tokens", None)
+        self._family.refuse("assisted decoding", values.get("assistant_model") is not None or lookup is not None)
         with self._generating():
             return original(*args, **kwargs)
 

@@ -10,11 +10,14 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
+from adapters.support import FEATURES, Feature
 from adapters.tower import Tower
+from adapters.video import Video
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query, Requirement
 
 
@@ -28,12 +31,17 @@ class Family(ABC):
         checkpoint: a published checkpoint.
         layout: one line for the table: where a video's tokens sit.
         supplies: requirement classes the adapter can satisfy; `lacks` says which of their values a model cannot.
+        refuses: features that do not work, with the reason: what is named here is refused under a press, what is not
+            named is tested (`tests/adapters/test_support.py`).
+        masking: dropping a token equals masking it. False where a masked slot still acts (recurrent and sliding-window
+            layers); such a family is held to the hand-pruned sequence alone.
+        encoder: the base model's method that encodes videos.
         mrope: whether positions have three axes.
+        token_types: whether the model takes `mm_token_type_ids`.
         trailing: placeholders after a video's last frame that are structural (a newline).
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
         token_marks: arguments `[B, L]` of the base model from which it builds its decoder's masks (which tokens belong
             to a medium); the model's `create_masks_for_generate` must take them by that name.
-        masking: dropping a token equals masking it.
     """
 
     name: ClassVar[str]
@@ -42,26 +50,37 @@ class Family(ABC):
     checkpoint: ClassVar[str]
     layout: ClassVar[str]
     supplies: ClassVar[tuple[type[Requirement], ...]] = (Grid, History, Query)
+    refuses: ClassVar[Mapping[Feature, str]] = {}
+    masking: ClassVar[bool] = True
+    encoder: ClassVar[str] = "get_video_features"
     mrope: ClassVar[bool] = False
+    token_types: ClassVar[bool] = False
     trailing: ClassVar[int] = 0
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     token_marks: ClassVar[tuple[str, ...]] = ()
-    masking: ClassVar[bool] = True
 
     def unfit(self, model: PreTrainedModel, positions: str) -> str | None:
         """Why this model, or positions like these in it, cannot be compressed; None if it can."""
         return None
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The module with `get_video_features` whose forward sees `input_ids`."""
+        """The module with the `encoder` method whose forward sees `input_ids`."""
         return cast(PreTrainedModel, model.base_model)
 
     def decoder(self, model: PreTrainedModel) -> PreTrainedModel:
         """The language model that takes embeddings."""
         return cast(PreTrainedModel, model.get_decoder())  # type: ignore[no-untyped-call]
 
-    def video_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-        """`[B, L]` bool: the placeholders of videos."""
+    def video_mask(
+        self, model: PreTrainedModel, input_ids: Tensor, arguments: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """`[B, L]` bool: the placeholders of videos.
+
+        Args:
+            model: the whole model.
+            input_ids: `[B, L]`.
+            arguments: of the base model's forward (`mm_token_type_ids`, …), for families whose ids do not say it all.
+        """
         return cast(Tensor, input_ids == model.config.video_token_id)
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
@@ -91,21 +110,40 @@ class Family(ABC):
         return model.create_masks_for_generate(config=model.config, **known, **marks)  # type: ignore[operator]
 
     @abstractmethod
-    def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
-        """The videos in what `get_video_features` returned; no computation, no read.
+    def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture | None:
+        """The videos in what the `encoder` method returned; no computation, no read.
 
         Args:
             model: the whole model.
             output: its return value (with `pooler_output`).
             arguments: its call, by parameter name.
+
+        Returns:
+            None where the call encoded no video (a method that serves images too).
         """
 
+    def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
+        """What the family's processor makes of a video: for prompts without processor files (random weights).
+
+        Args:
+            model: the whole model, for its config.
+            video: the frames.
+
+        Returns:
+            The token ids between the user's role and the question, text among them byte by byte, and the model's
+            arguments (pixels, grids) for this one video.
+
+        Raises:
+            UnsupportedError: not described for this family.
+        """
+        raise UnsupportedError(f"random weights: the prompt layout of family {self.name!r} is not known.")
+
     def of_first_video(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of `get_video_features` when pixels are those of one video and the rest has a row per copy."""
+        """The arguments of the `encoder` method when pixels are those of one video and the rest has a row per copy."""
         return {name: value[:1] if name == "video_grid_thw" else value for name, value in arguments.items()}
 
     def repeat(self, output: Any, times: int) -> None:
-        """Make what `get_video_features` returned for one video what it returns for several equal ones, in place."""
+        """Make what the `encoder` method returned for one video what it returns for several equal ones, in place."""
         output.pooler_output = _repeated(output.pooler_output, times)
         if getattr(output, "deepstack_features", None) is not None:
             output.deepstack_features = [_repeated(layer, times) for layer in output.deepstack_features]
@@ -131,6 +169,22 @@ class Family(ABC):
         """Values per patch `[T, n, c]` as values per token `[T, N, c]`: means over the patches a token is made of."""
         raise NotImplementedError(f"family {self.name} has a tower but no merge_patches")
 
+    def refuse(self, feature: Feature, asked: bool = True) -> None:
+        """Raise where something that was asked for is among `refuses`.
+
+        Raises:
+            UnsupportedError: naming the family, the feature and the reason.
+        """
+        if asked and feature in self.refuses:
+            raise UnsupportedError(f"{feature}: not supported for {self.name} under a press: {self.refuses[feature]}")
+
+    def support(self) -> dict[Feature, str | None]:
+        """Every feature, with the reason why not; None: it works."""
+        reasons = {feature: self.refuses.get(feature) for feature in FEATURES}
+        if not {Attention, Keys, FrameFeatures} & set(self.supplies):
+            reasons["encoder taps"] = "the layout of its vision tower is not described"
+        return reasons
+
     def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:
         """Why this model cannot give what a method needs; None if it can."""
         if not isinstance(need, self.supplies):
@@ -139,6 +193,12 @@ class Family(ABC):
             tower = self.tower(model)
             return tower.lacks(need) if tower is not None else "the layout of its vision tower is not known"
         return None
+
+
+def square_frames(video: Video, side: int) -> Tensor:
+    """`[1, F, 3, side, side]`: a video's frames in [-1, 1], for towers that take one size."""
+    frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)[None]
 
 
 _OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")

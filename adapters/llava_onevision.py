@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture, host_geometry
-from adapters.family import Family, register_family
+from adapters.family import Family, register_family, square_frames
 from adapters.tower import Tower, batched_tower
+from adapters.video import Video
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
 
@@ -35,6 +36,13 @@ class LlavaOnevision(Family):
         frames = features.shape[1] // side**2
         pieces = [video[: frames * side**2] for video in features]
         return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), trailing=self.trailing)
+
+    def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
+        config, vision = model.config, model.config.vision_config
+        pixels = square_frames(video, vision.image_size)
+        pooled = math.ceil(vision.image_size // vision.patch_size / 2)
+        ids = [config.video_token_id] * (pixels.shape[1] * pooled**2 + self.trailing)
+        return ids, {"pixel_values_videos": pixels}
 
     def tower(self, model: PreTrainedModel) -> Tower | None:
         tower = cast(nn.Module, self.base(model).vision_tower)

@@ -27,6 +27,8 @@ class Press:
         self.family = family_of(model)
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
+        self.family.refuse("contiguous positions", positions == "contiguous")
+        self.family.refuse("merging", compressor.merges)
         if (reason := self.family.unfit(model, positions)) is not None:
             raise UnsupportedError(f"{type(model).__name__} cannot be pressed like this: {reason}.")
         _check_supplies(model, self.family, compressor)
@@ -114,7 +116,7 @@ def press(
         A context manager that yields the `Report`; or call its `attach()` and `detach()`.
 
     Raises:
-        UnsupportedError: the model is of no known family.
+        UnsupportedError: the model is of no known family, or its family refuses merging or contiguous positions.
         RequirementError: the method needs what the model's adapter cannot give.
         UnknownNameError, BuildError, BudgetError: as in `build` and `Budget`.
 

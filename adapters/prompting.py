@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
-from adapters.errors import UnsupportedError
 from adapters.family import family_of
 from adapters.micro import MicroProcessor
-from adapters.micro.processing import patchify
 from adapters.video import Video
 from compressors.errors import InputError
 
@@ -130,16 +127,13 @@ class LayoutProcessor:
         model: the model, for its config.
 
     Raises:
-        UnsupportedError: a model type whose layout is not known here.
+        UnsupportedError: a model of no known family.
     """
 
-    min_tokens, max_tokens = 128, 768  # of a group of two frames, as the published Qwen2-VL processor limits them
-
     def __init__(self, model: Any) -> None:
+        self.model = model
         self.config: Any = model.config
-        self.kind: str = self.config.model_type
-        if self.kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "llava_onevision"):
-            raise UnsupportedError(f"random weights: the prompt layout of model type {self.kind!r} is not known.")
+        self.family = family_of(model)
 
     def __call__(self, questions: Sequence[str], videos: Sequence[Video]) -> dict[str, Tensor]:
         """Inputs of a batch of user turns, padded on the left."""
@@ -151,62 +145,16 @@ class LayoutProcessor:
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def _row(self, question: str, video: Video) -> dict[str, Tensor]:
-        frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
-        if self.kind == "llava_onevision":
-            side = self.config.vision_config.image_size
-            pixels = functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)
-            pooled = math.ceil(side // self.config.vision_config.patch_size / 2)
-            return {
-                **self._text([pixels.shape[0] * pooled**2 + 1], question, [""]),
-                "pixel_values_videos": pixels[None],
-            }
-        pixels, (groups, height, width) = self._patches(frames)
-        places = height * width // self.config.vision_config.spatial_merge_size**2
-        seconds = max(video.duration, 1e-3) / groups
-        inputs = {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[groups, height, width]])}
-        if self.kind == "qwen2_5_vl":
-            inputs["second_per_grid_ts"] = torch.tensor([seconds])
-        if self.kind.startswith("qwen3"):
-            stamps = [f"<{seconds * (group + 0.5):.1f} seconds>" for group in range(groups)]
-            return {**self._text([places] * groups, question, stamps), **inputs}
-        return {**self._text([groups * places], question, [""]), **inputs}
+        ids, media = self.family.laid_out(self.model, video)
+        input_ids = torch.tensor([[*b"user\n", *ids, *question.encode(), *b"\nassistant\n"]])
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **media}
+        if self.family.token_types:
+            inputs["mm_token_type_ids"] = self.family.video_mask(self.model, input_ids) * VIDEO_TYPE
+        return inputs
 
     def batch_decode(self, ids: Tensor, skip_special_tokens: bool = True) -> list[str]:
         """Bytes as text, other ids as `<id>`."""
         return ["".join(chr(i) if 32 <= i < 127 else f"<{i}>" for i in row) for row in ids.tolist()]
-
-    def _text(self, runs: list[int], question: str, stamps: list[str]) -> dict[str, Tensor]:
-        """Ids: the role, each run of video tokens after its stamp and between its marks, the question."""
-        config, video = self.config, self.config.video_token_id
-        marks = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
-        before, after = ([] if mark is None else [mark] for mark in marks)
-        ids = list(b"user\n")
-        for run, stamp in zip(runs, stamps, strict=True):
-            ids += [*stamp.encode(), *before, *[video] * run, *after]
-        input_ids = torch.tensor([[*ids, *question.encode(), *b"\nassistant\n"]])
-        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-        if self.kind != "llava_onevision":
-            inputs["mm_token_type_ids"] = (input_ids == video) * VIDEO_TYPE
-        return inputs
-
-    def _patches(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """`[F, 3, H, W]` -> patches `[t·h·w, 3·2·p·p]` in the towers' order, and (t, h, w)."""
-        vision = self.config.vision_config
-        patch, merge, pair = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        if short := -frames.shape[0] % pair:
-            frames = torch.cat([frames, frames[-1:].expand(short, -1, -1, -1)])
-        height, width = self._size(frames.shape[2], frames.shape[3], patch * merge)
-        frames = functional.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
-        patches = patchify(frames.permute(0, 2, 3, 1), patch, merge, pair)
-        return patches, (frames.shape[0] // pair, height // patch, width // patch)
-
-    def _size(self, height: int, width: int, factor: int) -> tuple[int, int]:
-        """The nearest multiples of `factor` with the picture's shape and an allowed number of tokens."""
-        tokens = height * width / factor**2
-        scale = math.sqrt(min(max(tokens, self.min_tokens), self.max_tokens) / tokens)
-        rows = max(1, min(round(height * scale / factor), self.max_tokens))
-        columns = max(1, min(round(width * scale / factor), self.max_tokens // rows))
-        return rows * factor, columns * factor
 
 
 __all__ = [

@@ -11,6 +11,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from adapters.family import register_family
 from adapters.qwen2_vl import Qwen2VL
+from adapters.video import Video
 
 
 @register_family
@@ -21,6 +22,11 @@ class Qwen25VL(Qwen2VL):
     model_types = ("qwen2_5_vl",)
     classes = "Qwen2_5_VLForConditionalGeneration"
     checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
+
+    def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
+        ids, media = super().laid_out(model, video)
+        seconds = max(video.duration, 1e-3) / int(media["video_grid_thw"][0, 0])
+        return ids, media | {"second_per_grid_ts": torch.tensor([seconds])}
 
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
         """The tower sorts its tokens by windows; the library's own index, inverted, brings them back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapters.family import register_family
 from adapters.qwen2_vl import Qwen2VL
+from adapters.video import Video
 
 
 @register_family
@@ -16,3 +17,7 @@ class Qwen3VL(Qwen2VL):
     checkpoint = "Qwen/Qwen3-VL-8B-Instruct"
     layout = "one run per group of two frames, timestamps between; DeepStack planes follow"
     position_groups = "frame"
+
+    def runs(self, video: Video, groups: int, places: int) -> list[tuple[str, int]]:
+        seconds = max(video.duration, 1e-3) / groups
+        return [(f"<{seconds * (group + 0.5):.1f} seconds>", places) for group in range(groups)]

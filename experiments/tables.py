@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapters import families
+from adapters.support import FEATURES
 from compressors.methods import rows
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -40,9 +41,27 @@ def models_table() -> str:
     return "\n".join(lines)
 
 
+def support_table() -> str:
+    """One Markdown row per model family: which features work; below the table, why the others do not."""
+    lines = [
+        "| `model=` | " + " | ".join(FEATURES) + " | held to |",
+        "|---|" + "---|" * (len(FEATURES) + 1),
+    ]
+    reasons: dict[str, int] = {}
+    for family in families().values():
+        cells = []
+        for reason in family.support().values():
+            cells.append("yes" if reason is None else f"no ({reasons.setdefault(reason, len(reasons) + 1)})")
+        held = "dropping equals masking" if family.masking else "the hand-pruned sequence"
+        lines.append(f"| `{family.name}` | " + " | ".join(cells) + f" | {held} |")
+    notes = [f"{number}. {reason}" for reason, number in reasons.items()]
+    return "\n".join([*lines, "", *notes] if notes else lines)
+
+
 def with_tables(text: str) -> str:
-    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (and models) made anew."""
-    for name, table in (("methods", methods_table()), ("models", models_table())):
+    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (models, support) made anew."""
+    tables = {"methods": methods_table(), "models": models_table(), "support": support_table()}
+    for name, table in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)

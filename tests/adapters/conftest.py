@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from adapters.support import Feature
 from tests.adapters import tiny
+from tests.adapters.given import GivenMerge
 from tests.adapters.harness import PRECISIONS, Precision
 
 
-@pytest.fixture(params=tiny.params())
-def family(request: pytest.FixtureRequest) -> tiny.Family:
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`family`: every one, those that are not core marked slow.
+
+    In modules marked `quick` none is slow; in modules marked `core` there are only the core ones.
+    """
+    if "family" in metafunc.fixturenames:
+        core, quick = (metafunc.definition.get_closest_marker(name) is not None for name in ("core", "quick"))
+        metafunc.parametrize("family", tiny.params(tail=not core, slow=not quick))
+
+
+def asked(request: pytest.FixtureRequest) -> Iterator[Feature]:
+    """The features that a test's markers and parameters ask for."""
+    for mark in request.node.iter_markers("needs"):
+        yield from mark.args
+    params = request.node.callspec.params
+    if params.get("cache") in ("static", {"cache_implementation": "static"}):
+        yield "static cache"
+    if params.get("positions") == "contiguous":
+        yield "contiguous positions"
+    if params.get("compressor") is GivenMerge:
+        yield "merging"
+    if len(tiny.LAYOUTS.get(params.get("layout") or params.get("name"), ())) > 1:
+        yield "batch"
+
+
+@pytest.fixture(autouse=True)
+def _what_the_family_can(request: pytest.FixtureRequest) -> None:
+    """Skip what the family refuses (`test_support.py` tests that it is refused) and what fails without a press."""
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    family = params.get("family")
+    if not isinstance(family, tiny.Family):
+        return
+    if reason := family.skips.get(request.node.originalname):
+        pytest.skip(reason)
+    if reason := family.unfit(tiny.LAYOUTS.get(params.get("layout") or params.get("name"), ())):
+        pytest.skip(reason)
+    for feature in asked(request):
+        if reason := family.known.refuses.get(feature):
+            pytest.skip(f"{feature}: {reason}")
 
 
 @pytest.fixture(params=tiny.LAYOUTS)

@@ -14,7 +14,6 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 
 from tests.micro.compare_processors import prepare_torchvision
 
@@ -29,11 +28,8 @@ from tests.adapters import tiny, truth  # noqa: E402
 from tests.adapters.harness import EAGER, STEPS, close, generated  # noqa: E402
 from vidpress import press  # noqa: E402
 
-# In the order of the ids in `tiny`.
-SPECIAL = ("<pad>", "<eos>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<6>", "<7>")
-VOCABULARY = len(SPECIAL) + 256
+VOCABULARY = len(tiny.SPECIAL) + 256
 FRAMES = 6
-SIDE = tiny.LLAVA_SIDE * tiny.PATCH
 
 
 def write_clip(path: Path) -> None:
@@ -48,60 +44,40 @@ def write_clip(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def tokenizer() -> Any:
-    """One token per byte, and the special ones."""
+def tokenizer(family: tiny.Family) -> Any:
+    """One token per byte, and the family's special ones, in the order of the ids in `tiny`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = Tokenizer(models.BPE({token: i for i, token in enumerate([*SPECIAL, *letters])}, merges=[]))
+    tokens = Tokenizer(models.BPE({token: i for i, token in enumerate([*family.special, *letters])}, merges=[]))
     tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokens.decoder = decoders.ByteLevel()
+    image, video = family.special[tiny.IMAGE], family.special[tiny.VIDEO]
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokens,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
+        pad_token=family.special[tiny.PAD],
+        eos_token=family.special[tiny.EOS],
+        extra_special_tokens={"image_token": image, "video_token": video, **family.named_special},
         padding_side="left",
     )
-    fast.add_special_tokens({"additional_special_tokens": list(SPECIAL[4:])}, replace_extra_special_tokens=False)
+    fast.add_special_tokens({"additional_special_tokens": list(family.special[4:])}, replace_extra_special_tokens=False)
     return fast
 
 
 def processor(family: tiny.Family) -> Any:
     """The family's processor at the size of the tiny models."""
-    if not family.mrope:
-        size = {"height": SIDE, "width": SIDE}
-        return transformers.LlavaOnevisionProcessor(
-            image_processor=transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=[[SIDE, SIDE]]),
-            tokenizer=tokenizer(),
-            video_processor=transformers.LlavaOnevisionVideoProcessor(size=size),
-            num_image_tokens=tiny.LLAVA_SIDE**2,
-            vision_feature_select_strategy="full",
-        )
-    kind = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.get(family.name, "Qwen3VL")
-    videos = transformers.Qwen3VLVideoProcessor if family.timestamps else transformers.Qwen2VLVideoProcessor
-    # Qwen3-VL bounds the pixels of the whole video, the others those of a frame.
-    size = {"shortest_edge": 64, "longest_edge": 192 * (FRAMES if family.timestamps else 1)}
-    patches = {"patch_size": tiny.PATCH, "temporal_patch_size": 2, "merge_size": 2}
-    return getattr(transformers, f"{kind}Processor")(
-        image_processor=transformers.Qwen2VLImageProcessor(**patches),
-        tokenizer=tokenizer(),
-        video_processor=videos(**patches, size=size),
-    )
+    return family.processor(tokenizer(family), FRAMES)
 
 
 def check(family: tiny.Family, clip: Path, method: str) -> None:
     """One video question and one text question in a batch, both equal to truth."""
     frames, metadata = load_video(str(clip), backend="pyav")
-    place = "<|vision_start|><video><|vision_end|>" if family.mrope else "<video>"
-    inputs = processor(family)(
-        text=[f"user: {place} what moves? assistant:", "user: are you there? assistant:"],
-        videos=[frames],
-        videos_kwargs={"video_metadata": [metadata], "do_sample_frames": False},
-        padding=True,
-        return_tensors="pt",
+    texts = [f"user: {family.video_text} what moves? assistant:", "user: are you there? assistant:"]
+    made = processor(family)
+    inputs = tiny.Prompt(
+        family.processed(made, texts, frames, metadata),
+        [family.processed(made, [text], frames, metadata) for text in texts],
     )
-    inputs = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
     model, reference = (make(family, vocabulary=VOCABULARY) for make in (tiny.build, tiny.untouched))
     with press(model, method, retention=0.25) as report:
         out = generated(model, inputs)

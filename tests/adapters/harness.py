@@ -113,7 +113,7 @@ def second_turn(inputs: dict[str, Tensor], first: Generated, more: Tensor, again
     mask = torch.nn.functional.pad(inputs["attention_mask"], (0, new), value=1)
     turn = {"input_ids": ids, "attention_mask": mask}
     if again != "nothing" and "mm_token_type_ids" in inputs:
-        turn["mm_token_type_ids"] = tiny.token_types(ids)
+        turn["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, new))
     if again == "grids":
         names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
         turn |= {name: inputs[name] for name in names if name in inputs}

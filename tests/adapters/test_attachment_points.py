@@ -23,8 +23,9 @@ from adapters.family import family_of
 from tests.adapters import tiny
 from tests.adapters.harness import generated, second_turn
 
+pytestmark = pytest.mark.quick
 VERSION = f"transformers {transformers.__version__}"
-FEATURES = "1 (base.get_video_features)"
+FEATURES = "1 (the base model's method that encodes videos)"
 BASE = "2 (forward hooks on the base model)"
 DECODER = "3 (forward pre-hook on the decoder)"
 INPUTS = "4 (model.prepare_inputs_for_generation)"
@@ -58,10 +59,10 @@ class Watched:
     def __init__(self, family: tiny.Family, layout: str = "two") -> None:
         self.family, self.model = family, tiny.build(family)
         self.inputs = tiny.prompt(family, tiny.LAYOUTS[layout])
-        self.base, self.decoder = self.model.base_model, self.model.get_decoder()
+        self.base, self.decoder = family.known.base(self.model), family.known.decoder(self.model)
         self.calls: dict[str, list[tuple[dict[str, Any], Any]]] = {p: [] for p in (FEATURES, INPUTS, POSITIONS)}
         self.hooked: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {BASE: [], DECODER: []}
-        self._watch(FEATURES, self.base, "get_video_features")
+        self._watch(FEATURES, self.base, family.known.encoder)
         self._watch(INPUTS, self.model, "prepare_inputs_for_generation")
         self._watch(POSITIONS, self.model, "_prepare_position_ids_for_generation")
         for point, module in ((BASE, self.base), (DECODER, self.decoder)):
@@ -99,17 +100,24 @@ def names(function: Callable[..., Any]) -> list[str]:
 def test_the_parts_are_where_they_are_looked_for(family: tiny.Family) -> None:
     model = tiny.build(family)
     known = family_of(model)
-    assert known.base(model) is model.base_model is model.model, moved(BASE, "model.base_model is another module")
-    assert known.decoder(model) is model.base_model.language_model, moved(DECODER, "get_decoder() finds another module")
-    assert model.config.video_token_id == tiny.VIDEO, moved(BASE, "config.video_token_id is not the placeholder")
+    base, decoder = known.base(model), known.decoder(model)
+    assert hasattr(base, known.encoder), moved(FEATURES, f"{type(base).__name__} has no {known.encoder}")
+    assert any(module is decoder for module in base.modules()), moved(DECODER, "get_decoder() is not in the base model")
+    inputs = tiny.prompt(family, tiny.LAYOUTS["one"])
+    found = known.video_mask(model, inputs["input_ids"], inputs)[0]
+    assert torch.equal(found, family.video_mask(inputs.samples[0])), moved(BASE, "the placeholders are other ids")
+    vectors = model.get_input_embeddings()(inputs["input_ids"])
+    assert vectors.shape[-1] == model.config.get_text_config().hidden_size, moved(
+        BASE, "embeddings are of another size"
+    )
 
 
 def test_signatures(family: tiny.Family) -> None:
     model = tiny.build(family)
-    features = names(model.base_model.get_video_features)
-    want = ["pixel_values_videos", "video_grid_thw"] if family.mrope else ["pixel_values_videos"]
-    if not family.mrope and "pixel_values" in features:
-        want = ["pixel_values"]  # its name before 5.18
+    features = names(getattr(family.known.base(model), family.known.encoder))
+    want = list(family.encoder_parameters)
+    if want == ["pixel_values_videos"] and features[0] == "pixel_values":
+        want = ["pixel_values"]  # LLaVA's name before 5.18
     assert features[: len(want)] == want, moved(FEATURES, f"its parameters are now {features}")
     inputs = names(model.prepare_inputs_for_generation)
     for name in ("input_ids", "next_sequence_length", "past_key_values", "attention_mask", "is_first_iteration"):
@@ -130,16 +138,23 @@ def test_features_arrive_as_one_object_with_the_videos_in_order(watched: Watched
     _, output = calls[0]
     assert hasattr(output, "pooler_output"), moved(FEATURES, "its result has no pooler_output")
     output.vidpress_test = object()  # the capture travels on the object
-    clips = tiny.videos(tiny.LAYOUTS["two"])
-    sizes = [clip.frames * tiny.tokens_per_frame(watched.family, clip) for clip in clips]
-    found = [len(piece) for piece in output.pooler_output]
-    newline = watched.family.newline
-    assert found in (sizes, [size + newline for size in sizes]), moved(
-        FEATURES, f"pooler_output holds {found} tokens for videos of {sizes}"
+    family, (sample,) = watched.family, watched.inputs.samples
+    capture = family.known.capture(watched.model, output, watched.calls[FEATURES][0][0])
+    assert capture is not None, moved(FEATURES, "no videos are found in its result")
+    shapes = family.shapes(sample)
+    assert capture.geometry.tolist() == [list(shape) for shape in shapes], moved(FEATURES, "videos have other shapes")
+    found = [len(piece) for piece in capture.pieces]
+    assert found == [t * h * w for t, h, w in shapes], moved(FEATURES, f"{found} tokens for videos of {shapes}")
+    row = watched.hooked[DECODER][0][1]["inputs_embeds"][0][family.video_mask(sample)]
+    visual = torch.cat([family.visual(shape) for shape in shapes])
+    assert torch.equal(row[visual], torch.cat([*capture.pieces]).to(row.dtype)), moved(
+        FEATURES, "what it gives is not what the decoder gets at the placeholders"
     )
     encoded = [kwargs.get("mm_encoder_outputs") for _, kwargs in watched.hooked[BASE][:1]]
     if encoded[0]:
-        assert encoded[0].get("video") is output, moved(FEATURES, "the base model gets another object than it returned")
+        assert any(value is output for value in encoded[0].values()), moved(
+            FEATURES, "the base model gets another object than it returned"
+        )
 
 
 def test_the_base_model_gets_the_ids_by_name(watched: Watched) -> None:
@@ -156,14 +171,15 @@ def test_the_decoder_gets_what_the_mechanism_gathers(watched: Watched) -> None:
     args, kwargs = watched.hooked[DECODER][0]
     rows, length = watched.inputs["input_ids"].shape
     assert not args, moved(DECODER, "it is called with positional arguments")
-    unknown = {name for name, value in kwargs.items() if value is not None} - DECODER_ARGUMENTS
+    unknown = {name for name, value in kwargs.items() if value is not None}
+    unknown -= DECODER_ARGUMENTS | watched.family.decoder_arguments
     assert not unknown, moved(DECODER, f"it gets new arguments {sorted(unknown)}")
     assert kwargs["inputs_embeds"].shape[:2] == (rows, length), moved(DECODER, "inputs_embeds is not [B, L, C]")
     want = (4, rows, length) if watched.family.mrope else (rows, length)
     assert tuple(kwargs["position_ids"].shape) == want, moved(
         DECODER, f"position_ids is {tuple(kwargs['position_ids'].shape)}, not {want}"
     )
-    if watched.family.timestamps:
+    if "visual_pos_masks" in kwargs:
         assert kwargs["visual_pos_masks"].shape == (rows, length), moved(DECODER, "visual_pos_masks is not [B, L]")
         visual = int(kwargs["visual_pos_masks"].sum())
         planes = [len(plane) for plane in kwargs["deepstack_visual_embeds"]]
@@ -249,7 +265,8 @@ def test_beams_keep_the_encoder_s_object(family: tiny.Family) -> None:
     _, kwargs = watched.hooked[BASE][0]
     rows = watched.inputs["input_ids"].repeat_interleave(2, dim=0)
     assert torch.equal(kwargs["input_ids"], rows), moved("of beams", "rows of one sample are not next to each other")
-    encoded = (kwargs.get("mm_encoder_outputs") or {}).get("video")
-    if encoded is not None:
+    if encoded := kwargs.get("mm_encoder_outputs"):
         _, output = watched.calls[FEATURES][0]
-        assert encoded is output, moved("of beams", "the encoder's output is copied, so its capture is lost")
+        assert any(value is output for value in encoded.values()), moved(
+            "of beams", "the encoder's output is copied, so its capture is lost"
+        )

@@ -88,7 +88,7 @@ def test_prefill_with_other_masks(family: tiny.Family, padding: str) -> None:
         logits = model(**inputs).logits
     if padding == "right":
         del inputs["attention_mask"]
-    results = [given(clip.tokens(i)) for i, clip in enumerate(truth.clips(reference, family, inputs))]
+    results = truth.compress(reference, family, inputs, given)
     for b, row in enumerate(rows):
         want = truth.logits(reference, truth.pruned(row, results))
         close(logits[b, -len(want) :], want, EAGER)

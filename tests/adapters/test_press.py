@@ -168,7 +168,7 @@ def test_the_report_counts_what_was_kept(family: tiny.Family) -> None:
     clips = tiny.videos(layout)
     assert len(report.videos) == len(clips)
     for video, clip, keep in zip(report.videos, clips, given.keeps, strict=True):
-        places = tiny.tokens_per_frame(family, clip)
+        places = family.places(clip)
         assert video.tokens == clip.frames * places
         assert video.kept == len(keep)
         assert video.budgets == torch.bincount(keep // places, minlength=clip.frames).tolist()
@@ -191,7 +191,7 @@ def test_budgets_reach_every_video(family: tiny.Family, budget: dict[str, Any]) 
     with press(model, "vidcom2", **budget) as report:
         generated(model, inputs, 1)
     for video, clip in zip(report.videos, tiny.videos(layout), strict=True):
-        total = clip.frames * tiny.tokens_per_frame(family, clip)
+        total = clip.frames * family.places(clip)
         exact = {"tokens": 5, "tokens_per_frame": 2 * clip.frames}
         (name,) = budget or {"retention"}
         assert video.kept == exact.get(name, round(budget.get("retention", 0.25) * total))

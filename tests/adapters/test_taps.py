@@ -25,8 +25,10 @@ from compressors.errors import RequirementError
 from compressors.requirements import Attention, FrameFeatures, Keys, Requirement
 from compressors.tokens import VideoTokens
 from tests.adapters import tiny
+from tests.adapters.tiny.families.llava_onevision import SIDE as LLAVA_SIDE
 from vidpress import press
 
+pytestmark = pytest.mark.core
 LAYOUT = "ragged"  # three rows, three videos of two sizes, one row without any
 IMPLEMENTATIONS = ("eager", "sdpa")
 NEEDS = (Attention(-1, "column_mean"), Keys(-2), FrameFeatures())
@@ -116,7 +118,7 @@ def qwen_truth(model: Any, inputs: dict[str, Tensor], needs: tuple[Requirement, 
 def llava_truth(model: Any, inputs: dict[str, Tensor], needs: tuple[Requirement, ...]) -> list[dict[str, Tensor]]:
     tower = model.base_model.vision_tower
     layers = {type(need): getattr(need, "layer", -1) for need in needs}
-    side = tiny.LLAVA_SIDE
+    side = LLAVA_SIDE
     videos = []
     for clip in inputs["pixel_values_videos"]:
         layer = tower.encoder.layers[layers[Keys]]
@@ -160,7 +162,7 @@ def test_values_on_the_token_grid(family: tiny.Family, implementation: str, laye
     wanted = truth(family, inputs, needs)
     assert_seen(spy.seen, wanted)
     for tokens in spy.seen:
-        patches = 4 * tokens.places if family.mrope else tiny.LLAVA_SIDE**2
+        patches = 4 * tokens.places if family.mrope else LLAVA_SIDE**2
         heads, share = 2, tokens.attention.sum(1) * patches / tokens.places
         if family.mrope:  # every query row sums to one; the bilinear pooling of LLaVA-OneVision is no partition
             torch.testing.assert_close(share, torch.full_like(share, heads))
@@ -310,7 +312,7 @@ VISION |= {"image_size": 8, "patch_size": 2}
 def bare(name: str, implementation: str) -> Any:
     config = getattr(transformers, f"{name}VisionConfig")(**VISION)
     model = getattr(transformers, f"{name}VisionModel")._from_config(config, attn_implementation=implementation)
-    tiny._randomize(model)
+    tiny.randomize(model)
     return model.eval().requires_grad_(False)
 
 
@@ -367,7 +369,7 @@ def test_a_pooling_head_inside_a_model() -> None:
     config = family.config()
     config.vision_config.vision_use_head = True
     model = transformers.LlavaOnevisionForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
-    tiny._randomize(model)
+    tiny.randomize(model)
     inputs, spy = tiny.prompt(family, tiny.LAYOUTS["one"]), Spy((Attention(-1, "pool_head"), FrameFeatures()))
     with torch.no_grad(), press(model, spy):
         model(**inputs)

@@ -1,8 +1,8 @@
 """What a compressed model must compute, worked out without the mechanism under test.
 
 A `Row` is one sample of a batch without padding, as the decoder meets it: embeddings, positions, DeepStack additions,
-and where the tokens of its videos stand. It is built by calling the library's own pieces by hand. From there two
-independent definitions of truth:
+and where the tokens of its videos stand. It is what the unpressed model hands to its decoder when it is given that
+sample alone. From there two independent definitions of truth:
 
 - `masked`: the full sequence through the unpressed decoder; dropped tokens keep their places and are hidden as keys.
 - `pruned`: a row whose dropped tokens are cut out by hand, everything kept at its original position.
@@ -14,39 +14,21 @@ For softmax attention the two are equal, which is the first thing the tests chec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapters import family_of
 from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from compressors.tokens import VideoTokens
-from tests.adapters.tiny import IMAGE, SPECIAL, VIDEO, Family, token_types
+from tests.adapters.tiny import IMAGE, SPECIAL, VIDEO, Family, Prompt
 
-
-@dataclass(frozen=True)
-class Clip:
-    """One video before compression: what the compressor sees, and its further planes.
-
-    Attributes:
-        features: `[T, N, C]`.
-        grid: (h, w) in tokens.
-        deepstack: `[T, N, C]` per layer.
-        newline: `[s, C]`, structural tokens after the last frame.
-    """
-
-    features: Tensor
-    grid: tuple[int, int]
-    deepstack: tuple[Tensor, ...]
-    newline: Tensor
-
-    def tokens(self, index: int) -> VideoTokens:
-        """As a compressor wants it."""
-        planes = {f"deepstack_{i}": plane for i, plane in enumerate(self.deepstack)}
-        return VideoTokens(self.features, grid=self.grid, planes=planes, index=index)
+# Arguments of a decoder that a row has fields for, or that are made for every call.
+OWN = {"input_ids", "inputs_embeds", "position_ids", "attention_mask", "visual_pos_masks"}
 
 
 @dataclass(frozen=True)
@@ -54,24 +36,29 @@ class Row:
     """One sample, unpadded: L tokens, A position axes (3 with M-RoPE, else 1).
 
     Attributes:
+        family: whose.
         ids: `[L]`.
         embeds: `[L, C]` after image and video features were put in.
         positions: `[A, L]`.
         deepstack: `[L, C]` per layer, zero at text.
-        videos: per video of the row, its index over the whole batch and the places `[T·N]` of its tokens in the row.
+        videos: per video of the row, its index over the whole batch, the places `[T·N]` of its tokens in the row, and
+            (T, h, w).
         logical: length before anything was dropped.
         delta: largest position + 1 - logical, what the library adds to later positions outside `generate`.
         dropped: `[L]` bool, True where `masked` hides a token.
+        extra: further arguments of the decoder with a value per token, `[L, …]`.
     """
 
+    family: Family
     ids: Tensor
     embeds: Tensor
     positions: Tensor
     deepstack: tuple[Tensor, ...]
-    videos: tuple[tuple[int, Tensor], ...]
+    videos: tuple[tuple[int, Tensor, tuple[int, int, int]], ...]
     logical: int
     delta: int
     dropped: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def last(self) -> Tensor:
@@ -87,150 +74,90 @@ class Row:
 # From inputs to rows -----------------------------------------------------------------------------------------------
 
 
-def clips(model: Any, family: Family, inputs: dict[str, Tensor]) -> list[Clip]:
-    """The videos of a call, in order, from the library's own encoder."""
-    if "pixel_values_videos" not in inputs:
-        return []
-    pixels = inputs["pixel_values_videos"]
-    base = model.base_model
-    if not family.mrope:
-        flat = base.get_video_features(pixels, return_dict=True, **_llava_defaults(model)).pooler_output
-        vision, frames = model.config.vision_config, pixels.shape[1]
-        side = (vision.image_size // vision.patch_size + 1) // 2
-        places = side * side
-        newline = base.image_newline[None]
-        return [Clip(v[: frames * places].view(frames, places, -1), (side, side), (), newline) for v in flat]
-    grids = inputs["video_grid_thw"]
-    out = base.get_video_features(pixels, video_grid_thw=grids, return_dict=True)
-    shapes = [(t, h // 2, w // 2) for t, h, w in grids.tolist()]
-    planes = [_per_video(layer, shapes) for layer in getattr(out, "deepstack_features", None) or ()]
-    features = _per_video(out.pooler_output, shapes)
-    none = features[0].new_zeros(0, features[0].shape[-1])
-    return [Clip(features[i], (h, w), tuple(layer[i] for layer in planes), none) for i, (_, h, w) in enumerate(shapes)]
+def decoder_call(model: Any, sample: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments with which an unpressed model's `generate` enters its decoder for the first time."""
+    calls: list[dict[str, Any]] = []
 
+    def catch(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        calls.append(dict(kwargs))
 
-def _llava_defaults(model: Any) -> dict[str, Any]:
-    config = model.config
-    return {
-        "vision_feature_layer": config.vision_feature_layer,
-        "vision_feature_select_strategy": config.vision_feature_select_strategy,
-    }
-
-
-def _flat(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """Some versions return one tensor for all media, some a list of one tensor each."""
-    return features if isinstance(features, Tensor) else torch.cat(tuple(features))
-
-
-def _per_video(features: Tensor | Sequence[Tensor], shapes: list[tuple[int, int, int]]) -> list[Tensor]:
-    parts = _flat(features).split([t * h * w for t, h, w in shapes])
-    return [part.view(t, h * w, -1) for part, (t, h, w) in zip(parts, shapes, strict=True)]
-
-
-def _images(model: Any, family: Family, inputs: dict[str, Tensor]) -> tuple[Tensor | None, list[Tensor]]:
-    """All image features `[tokens, C]` and their DeepStack planes."""
-    if "pixel_values" not in inputs:
-        return None, []
-    base = model.base_model
-    if not family.mrope:
-        options = {**_llava_defaults(model), "vision_aspect_ratio": model.config.vision_aspect_ratio}
-        out = base.get_image_features(inputs["pixel_values"], inputs["image_sizes"], return_dict=True, **options)
-    else:
-        out = base.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
-    return _flat(out.pooler_output), [_flat(layer) for layer in getattr(out, "deepstack_features", None) or ()]
+    handle = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        model.generate(**sample, max_new_tokens=1)
+    finally:
+        handle.remove()
+    return calls[0]
 
 
 @torch.no_grad()
-def rows(model: Any, family: Family, inputs: dict[str, Tensor]) -> list[Row]:
-    """The samples of a batch as the unpressed decoder would meet them, one by one and without padding."""
-    media = clips(model, family, inputs)
-    images, image_planes = _images(model, family, inputs)
-    ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-    layers = len(image_planes) or (len(media[0].deepstack) if media else 0)
-    result, next_clip, next_image = [], 0, 0
-    for b in range(ids.shape[0]):
-        row_ids = ids[b, mask[b]]
-        embeds = model.get_input_embeddings()(row_ids).clone()
-        planes = [torch.zeros_like(embeds) for _ in range(layers)]
-        at_image = (row_ids == IMAGE).nonzero().squeeze(1)
-        first_image = _image_number(family, inputs, next_image)
-        if len(at_image):
-            span = slice(next_image, next_image + len(at_image))
-            embeds[at_image] = images[span].to(embeds.dtype)
-            for plane, image_plane in zip(planes, image_planes, strict=True):
-                plane[at_image] = image_plane[span].to(embeds.dtype)
-            next_image += len(at_image)
-        at_video = (row_ids == VIDEO).nonzero().squeeze(1)
-        first_clip, videos = next_clip, []
-        while len(at_video):
-            clip = media[next_clip]
-            size = clip.features[..., 0].numel()
-            places, at_video = at_video[:size], at_video[size:]
-            embeds[places] = clip.features.flatten(0, 1).to(embeds.dtype)
-            for plane, layer in zip(planes, clip.deepstack, strict=True):
-                plane[places] = layer.flatten(0, 1).to(embeds.dtype)
-            structural, at_video = at_video[: len(clip.newline)], at_video[len(clip.newline) :]
-            embeds[structural] = clip.newline.to(embeds.dtype)
-            videos.append((next_clip, places))
-            next_clip += 1
-        last_image = _image_number(family, inputs, next_image)
-        positions = _positions(model, family, inputs, row_ids, slice(first_image, last_image), first_clip, next_clip)
-        delta = int(positions.max()) + 1 - len(row_ids)
-        nothing = torch.zeros(len(row_ids), dtype=torch.bool)
-        row = Row(row_ids, embeds, positions, tuple(planes), tuple(videos), len(row_ids), delta, nothing)
-        result.append(row)
-    return result
+def rows(model: Any, family: Family, inputs: Prompt) -> list[Row]:
+    """The samples of a batch as the unpressed decoder meets them, one by one and without padding.
+
+    Args:
+        model: one that stays as it is (`tiny.untouched`): its rows are remembered with the prompt.
+    """
+    if model not in inputs.rows:
+        result: list[Row] = []
+        for sample in inputs.samples:
+            result.append(_row(model, family, sample, first=sum(len(row.videos) for row in result)))
+        inputs.rows[model] = result
+    return inputs.rows[model]
 
 
-def _image_number(family: Family, inputs: dict[str, Tensor], tokens: int) -> int:
-    """How many images the first `tokens` image tokens of the batch make."""
-    if "image_grid_thw" not in inputs:
-        return 0
-    sizes = (inputs["image_grid_thw"].prod(-1) // 4).cumsum(0)
-    return int((sizes <= tokens).sum())
+def _row(model: Any, family: Family, sample: Mapping[str, Tensor], first: int) -> Row:
+    kwargs, ids = decoder_call(model, sample), sample["input_ids"][0]
+    length = len(ids)
+    positions = kwargs["position_ids"]
+    # Of four axes the first only tells masks where sequences start.
+    positions = positions[-3:, 0] if positions.ndim == 3 else positions
+    visual, planes = kwargs.get("visual_pos_masks"), []
+    for plane in kwargs.get("deepstack_visual_embeds") or ():
+        whole = plane.new_zeros(length, plane.shape[-1])
+        whole[visual[0]] = plane
+        planes.append(whole)
+    extra = {
+        name: value[0]
+        for name, value in kwargs.items()
+        if isinstance(value, Tensor) and value.shape[:2] == (1, length) and name not in OWN
+    }
+    videos, at = [], family.video_mask(sample).nonzero().squeeze(1)
+    for index, shape in enumerate(family.shapes(sample), first):
+        visible = family.visual(shape)
+        mine, at = at[: len(visible)], at[len(visible) :]
+        videos.append((index, mine[visible], shape))
+    assert not len(at), f"{len(at)} video placeholders of no video"
+    delta = int(positions.max()) + 1 - length
+    nothing = torch.zeros(length, dtype=torch.bool)
+    embeds = kwargs["inputs_embeds"][0]
+    return Row(family, ids, embeds, positions, tuple(planes), tuple(videos), length, delta, nothing, extra)
 
 
-def _positions(
-    model: Any,
-    family: Family,
-    inputs: dict[str, Tensor],
-    ids: Tensor,
-    images: slice,
-    first_clip: int,
-    end_clip: int,
-) -> Tensor:
-    """`[A, L]` of one unpadded sample."""
-    plain = torch.arange(len(ids))
-    if not family.mrope:
-        return plain[None]
-    media: dict[str, Tensor] = {}
-    if images.stop > images.start:
-        media["image_grid_thw"] = inputs["image_grid_thw"][images]
-    if end_clip > first_clip:
-        media["video_grid_thw"] = inputs["video_grid_thw"][first_clip:end_clip]
-        if "second_per_grid_ts" in inputs:
-            media["second_per_grid_ts"] = inputs["second_per_grid_ts"][first_clip:end_clip]
-    if not media:
-        return plain.expand(3, -1)
-    positions, _ = model.base_model.get_rope_index(ids[None], mm_token_type_ids=token_types(ids)[None], **media)
-    return positions[:, 0]
+def clips(rows: Sequence[Row]) -> list[VideoTokens]:
+    """The videos of a call, in order, as a compressor wants them."""
+    found = []
+    for row in rows:
+        for index, places, (t, h, w) in row.videos:
+            features, *planes = (plane[places].view(t, h * w, -1) for plane in (row.embeds, *row.deepstack))
+            named = {f"deepstack_{i}": plane for i, plane in enumerate(planes)}
+            found.append(VideoTokens(features, grid=(h, w), planes=named, index=index))
+    return found
 
 
 # From rows to compressed rows --------------------------------------------------------------------------------------
 
 
 def compress(
-    model: Any, family: Family, inputs: dict[str, Tensor], compressor: Compressor, budget: Budget | None = None
+    model: Any, family: Family, inputs: Prompt, compressor: Compressor, budget: Budget | None = None
 ) -> list[Compression]:
     """The compressor on every video of the call, away from any model."""
     with torch.no_grad():
-        return [compressor(clip.tokens(i), budget) for i, clip in enumerate(clips(model, family, inputs))]
+        return [compressor(clip, budget) for clip in clips(rows(model, family, inputs))]
 
 
 def _dropped(row: Row, results: Sequence[Compression]) -> Tensor:
     """`[L]` bool: the video tokens that the compressor did not keep."""
     dropped = torch.zeros(len(row.ids), dtype=torch.bool)
-    for index, places in row.videos:
+    for index, places, _ in row.videos:
         dropped[places] = True
         dropped[places[results[index].keep]] = False
     return dropped
@@ -239,7 +166,7 @@ def _dropped(row: Row, results: Sequence[Compression]) -> Tensor:
 def merged(row: Row, results: Sequence[Compression]) -> Row:
     """The row with the tokens that stand for several replaced by their mixture, DeepStack planes alike."""
     embeds, deepstack = row.embeds.clone(), [plane.clone() for plane in row.deepstack]
-    for index, places in row.videos:
+    for index, places, _ in row.videos:
         result = results[index]
         if result.merge is not None:
             for plane in (embeds, *deepstack):
@@ -262,8 +189,9 @@ def pruned(row: Row, results: Sequence[Compression]) -> Row:
         embeds=row.embeds[keep],
         positions=row.positions[:, keep],
         deepstack=tuple(plane[keep] for plane in row.deepstack),
-        videos=tuple((index, renumbered[places[results[index].keep]]) for index, places in row.videos),
+        videos=tuple((index, renumbered[places[results[index].keep]], shape) for index, places, shape in row.videos),
         dropped=torch.zeros(int(keep.sum()), dtype=torch.bool),
+        extra={name: value[keep] for name, value in row.extra.items()},
     )
 
 
@@ -304,19 +232,23 @@ def logits(model: Any, row: Row) -> Tensor:
     length, dtype = len(row.ids), row.embeds.dtype
     blocked = torch.ones(length, length, dtype=torch.bool).triu(1) | row.dropped
     blocked.fill_diagonal_(False)  # a hidden token may see itself, so that its own (unused) row stays finite
-    mask = torch.zeros(length, length, dtype=dtype).masked_fill(blocked, torch.finfo(dtype).min)
-    extra = {}
+    if family_of(model).masking:
+        mask = row.family.decoder_mask(blocked, dtype)
+    else:
+        assert not row.dropped.any(), "a masked slot still acts in this decoder: the truth is the pruned row"
+        mask = torch.ones(1, length, dtype=torch.long)
+    extra = {name: value[None] for name, value in row.extra.items()}
     visual = (row.ids == IMAGE) | (row.ids == VIDEO)
     if row.deepstack and visual.any():
-        extra = {"visual_pos_masks": visual[None], "deepstack_visual_embeds": [d[visual] for d in row.deepstack]}
-    out = model.base_model.language_model(
+        extra |= {"visual_pos_masks": visual[None], "deepstack_visual_embeds": [d[visual] for d in row.deepstack]}
+    out = model.get_decoder()(
         inputs_embeds=row.embeds[None],
-        attention_mask=mask[None, None],
+        attention_mask=mask,
         position_ids=row.positions[:, None] if len(row.positions) == 3 else row.positions,
         use_cache=False,
         **extra,
     )
-    return model.lm_head(out.last_hidden_state)[0]
+    return row.family.head(model, out.last_hidden_state)[0]
 
 
 def extended(model: Any, row: Row, ids: Tensor, first: Tensor) -> Row:
@@ -331,6 +263,9 @@ def extended(model: Any, row: Row, ids: Tensor, first: Tensor) -> Row:
         deepstack=tuple(torch.cat([plane, torch.zeros_like(embeds)]) for plane in row.deepstack),
         logical=row.logical + len(ids),
         dropped=torch.cat([row.dropped, torch.zeros(len(ids), dtype=torch.bool)]),
+        extra={
+            name: torch.cat([value, row.family.appended(model, name, value, ids)]) for name, value in row.extra.items()
+        },
     )
 
 
@@ -343,6 +278,7 @@ def joined(head: Row, tail: Row) -> Row:
         positions=torch.cat([head.positions, head.extent[:, None] + tail.positions], dim=1),
         logical=head.logical + tail.logical,
         dropped=torch.cat([head.dropped, tail.dropped]),
+        extra={name: torch.cat([value, tail.extra[name]]) for name, value in head.extra.items()},
     )
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.adapters.conftest import family
+from tests.adapters.conftest import pytest_generate_tests
 
-__all__ = ["family"]
+__all__ = ["pytest_generate_tests"]

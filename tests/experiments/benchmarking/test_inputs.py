@@ -18,6 +18,7 @@ from tests.adapters import tiny
 from tests.adapters.harness import generated
 from vidpress import press
 
+pytestmark = pytest.mark.core
 ROW = (tiny.Text(3), tiny.Video(4, 2, 3), tiny.Text(4))
 LAYOUTS = {"one": (ROW,), "batch": (ROW, ROW)}
 TINY = Path(__file__).parents[1] / "tiny_qwen2vl.json"

@@ -1,0 +1,196 @@
+"""The support table, held: what a family supports equals truth, what it refuses is refused with the reason it gives.
+
+For families that are not core this is also the short contract of `make test`; their whole contract is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from adapters import UnsupportedError
+from adapters.support import FEATURES, Feature
+from compressors import RequirementError, build, rows
+from compressors.requirements import Attention, FrameFeatures, Keys
+from tests.adapters import tiny, truth
+from tests.adapters.given import Given, GivenMerge
+from tests.adapters.harness import EAGER, STEPS, close, generated, second_turn
+from tests.adapters.test_press import snapshot
+from vidpress import press
+
+pytestmark = pytest.mark.quick
+LAYOUT = {"batch": "padded", "merging": "two"}  # else "one"
+TAPS = (Attention, Keys, FrameFeatures)
+
+
+def case(family: tiny.Family, name: str, kind: type[Given] = Given) -> tuple[tiny.Prompt, Given, list[truth.Row]]:
+    """A prompt, a random keep set, and the compressed rows."""
+    layout = tiny.LAYOUTS[name]
+    if reason := family.unfit(layout):
+        pytest.skip(reason)
+    inputs, given = tiny.prompt(family, layout), kind(tiny.ragged_keeps(family, layout))
+    reference = tiny.untouched(family)
+    results = truth.compress(reference, family, inputs, given)
+    return inputs, given, [truth.pruned(row, results) for row in truth.rows(reference, family, inputs)]
+
+
+def plain(family: tiny.Family, feature: Feature) -> None:
+    """`generate` with everything that the feature adds to it, compared token by token."""
+    kind = GivenMerge if feature == "merging" else Given
+    inputs, given, wanted = case(family, LAYOUT.get(feature, "one"), kind)
+    contiguous = feature == "contiguous positions"
+    options = {
+        "static cache": {"cache_implementation": "static"},
+        "assisted decoding": {"prompt_lookup_num_tokens": 2},
+    }.get(feature, {})
+    model, reference = tiny.build(family), tiny.untouched(family)
+    with press(model, given, positions="contiguous" if contiguous else "original"):
+        out = generated(model, inputs, **options)
+    for b, row in enumerate(wanted):
+        want = truth.greedy(reference, truth.contiguous(row) if contiguous else row, STEPS)
+        assert out.tokens[b].tolist() == want.tokens.tolist(), f"row {b}"
+        close(out.logits[b], want.logits, EAGER)
+
+
+def beams(family: tiny.Family, feature: Feature) -> None:
+    inputs, given, (row,) = case(family, "one")
+    model = tiny.build(family)
+    with press(model, given):
+        out = generated(model, inputs, num_beams=2)
+    tokens, score = truth.beam_search(tiny.untouched(family), row, STEPS, beams=2)
+    assert out.tokens[0].tolist() == tokens.tolist()
+    assert float(out.scores[0]) == pytest.approx(score, rel=1e-4)
+
+
+def turns(family: tiny.Family, feature: Feature) -> None:
+    inputs, given, (row,) = case(family, "one")
+    model, reference = tiny.build(family), tiny.untouched(family)
+    more = tiny.text_ids(3, torch.Generator().manual_seed(5))[None]
+    with press(model, given):
+        first = generated(model, inputs)
+        second = generated(model, second_turn(inputs, first, more), past_key_values=first.cache)
+    turn = truth.next_turn(reference, truth.greedy(reference, row, STEPS), more[0])
+    want = truth.greedy(reference, turn, STEPS)
+    assert second.tokens[0].tolist() == want.tokens.tolist()
+    close(second.logits[0], want.logits, EAGER)
+
+
+def taps(family: tiny.Family, feature: Feature) -> None:
+    """Every method that reads the tower runs, or is refused for what this tower lacks; `test_taps.py` checks values."""
+    inputs, _, _ = case(family, "one")
+    model, ran = tiny.build(family), []
+    for row in rows():
+        needs = build(row.name).requirements
+        if not any(isinstance(need, TAPS) for need in needs):
+            continue
+        if reasons := [reason for need in needs if (reason := family.known.lacks(model, need))]:
+            with pytest.raises(RequirementError) as refused:
+                press(model, row.name)
+            assert any(reason in str(refused.value) for reason in reasons)
+            continue
+        with torch.no_grad(), press(model, row.name, retention=0.5) as report:
+            assert torch.isfinite(model(**inputs).logits).all()
+        assert report.kept < report.visual
+        ran.append(row.name)
+    if not ran:
+        raise RequirementError("no method that reads the tower runs")
+
+
+DRIVE: dict[Feature, Callable[[tiny.Family, Feature], None]] = {
+    **dict.fromkeys(FEATURES, plain),
+    "encoder taps": taps,
+    "beams": beams,
+    "chat turns": turns,
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_what_the_table_says(family: tiny.Family, feature: Feature) -> None:
+    reason = family.known.support()[feature]
+    if reason is None:
+        DRIVE[feature](family, feature)
+    else:
+        with pytest.raises((UnsupportedError, RequirementError)) as refused:
+            DRIVE[feature](family, feature)
+        if feature != "encoder taps":
+            assert f"{feature}: not supported for {family.known.name}" in str(refused.value)
+            assert reason in str(refused.value)
+
+
+def test_a_forward_gives_the_logits_of_what_stays(family: tiny.Family) -> None:
+    """Both truths where a masked slot does not act, the hand-pruned sequence alone where it does."""
+    inputs, given, (row,) = case(family, "one")
+    model, reference = tiny.build(family), tiny.untouched(family)
+    with torch.no_grad(), press(model, given):
+        logits = model(**inputs).logits[0]
+    close(logits, truth.logits(reference, row), EAGER)
+    if family.known.masking:
+        hidden = truth.masked(*truth.rows(reference, family, inputs), truth.compress(reference, family, inputs, given))
+        close(logits, truth.logits(reference, hidden)[~hidden.dropped], EAGER)
+
+
+def test_dropping_moves_the_logits(family: tiny.Family) -> None:
+    inputs, _, (row,) = case(family, "one")
+    reference = tiny.untouched(family)
+    (full,) = truth.rows(reference, family, inputs)
+    assert (truth.logits(reference, full)[-1] - truth.logits(reference, row)[-1]).abs().max() > 0.02
+
+
+def test_everything_kept_and_removal_change_no_bit(family: tiny.Family) -> None:
+    inputs, given, _ = case(family, "one")
+    model = tiny.build(family)
+    want = generated(model, inputs)  # whatever the library keeps from a first run is there before and after
+    before = snapshot(model)
+    with press(model, "vidcom2", retention=1.0) as report:
+        assert torch.equal(generated(model, inputs).logits, want.logits)
+    assert report.retention == 1.0
+    with press(model, given):
+        assert not torch.equal(generated(model, inputs).logits, want.logits)
+    assert snapshot(model) == before
+    assert torch.equal(generated(model, inputs).logits, want.logits)
+
+
+def test_what_is_refused_is_refused_by_name(family: tiny.Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusals themselves: with every feature on the list, each way of asking for one is refused."""
+    reasons = {feature: f"because of {feature}" for feature in FEATURES if feature not in ("pruning", "encoder taps")}
+    inputs, given, _ = case(family, "one")
+    model, known = tiny.build(family), family.known
+
+    def refused(feature: Feature, run: Callable[[], Any]) -> None:
+        monkeypatch.setattr(type(known), "refuses", {feature: reasons[feature]})
+        with pytest.raises(UnsupportedError, match=f"{feature}: not supported for {known.name} .*{reasons[feature]}"):
+            run()
+        monkeypatch.undo()
+
+    def call(**options: Any) -> None:
+        with press(model, given):
+            generated(model, inputs, **options)
+
+    def again() -> None:
+        with press(model, given):
+            first = generated(model, inputs)
+            more = torch.full((1, 2), tiny.VOCABULARY - 1)
+            generated(model, second_turn(inputs, first, more), past_key_values=first.cache)
+
+    ways: dict[Feature, Callable[[], Any]] = {
+        "merging": lambda: press(model, GivenMerge(given.keeps)),
+        "contiguous positions": lambda: press(model, given, positions="contiguous"),
+        "static cache": lambda: call(cache_implementation="static"),
+        "beams": lambda: call(num_beams=2),
+        "assisted decoding": lambda: call(prompt_lookup_num_tokens=2),
+        "chat turns": again,
+        "batch": lambda: _batch(family, model),
+    }
+    assert set(ways) == set(reasons)
+    for feature, run in ways.items():
+        if known.refuses.get(feature) is None:
+            refused(feature, run)
+
+
+def _batch(family: tiny.Family, model: Any) -> None:
+    inputs, given, _ = case(family, "padded")
+    with press(model, given):
+        generated(model, inputs)

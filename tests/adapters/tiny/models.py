@@ -1,0 +1,94 @@
+"""Tiny random models of every family.
+
+Weights are drawn large enough that attention is far from uniform: a wrong mask or position moves the logits visibly.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tests.adapters.tiny import families
+from tests.adapters.tiny.family import EOS, PAD, SPECIAL, TEXT, VOCABULARY, Family
+
+
+def _found() -> dict[str, Family]:
+    """The `FAMILIES` of every module in `families/`, core ones first."""
+    modules = [
+        importlib.import_module(f"{families.__name__}.{m.name}") for m in pkgutil.iter_modules(families.__path__)
+    ]
+    found = [family for module in modules for family in module.FAMILIES]
+    return {family.name: family for family in sorted(found, key=lambda family: not family.core)}
+
+
+FAMILIES = _found()
+CORE = {name: family for name, family in FAMILIES.items() if family.core}
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> None:
+    """Weights at a scale where every layer, head and position matters to the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.ndim == 1 and name.endswith("weight"):  # normalisation layers
+                weight.copy_(1 + 0.2 * noise)
+            elif weight.ndim == 1:
+                weight.copy_(0.2 * noise)
+            elif "embed" in name and weight.ndim == 2:
+                weight.copy_(noise)
+            else:
+                weight.copy_(noise * 1.5 / weight[0].numel() ** 0.5)
+
+
+def quiet_generation(model: Any) -> None:
+    """Greedy by default; placeholders are never generated, and nothing ends a sequence early."""
+    model.generation_config = transformers.GenerationConfig(
+        pad_token_id=PAD, eos_token_id=EOS, suppress_tokens=list(SPECIAL), do_sample=False
+    )
+
+
+@cache
+def _master(name: str, attention: str, dtype: torch.dtype, vocabulary: int) -> Any:
+    model = FAMILIES[name].master(attention, vocabulary)
+    model.eval().requires_grad_(False)
+    randomize(model)
+    quiet_generation(model)
+    return model.to(dtype)
+
+
+def build(
+    family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
+) -> Any:
+    """A fresh tiny model; equal arguments give equal weights."""
+    return copy.deepcopy(_master(family.name, attention, dtype, vocabulary))
+
+
+def untouched(
+    family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
+) -> Any:
+    """The shared model of the same weights that no test may press or change: what truth is computed with."""
+    return _master(family.name, attention, dtype, vocabulary)
+
+
+def tiny_llama() -> Any:
+    """A text-only model that no family covers."""
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TEXT)).eval()
+    quiet_generation(model)
+    return model
+
+
+def params(*, tail: bool = True, slow: bool = True) -> list[Any]:
+    """Families as pytest parameters; those that are not core are slow, unless told otherwise, or left out."""
+    return [
+        pytest.param(family, id=name, marks=pytest.mark.slow if slow and not family.core else ())
+        for name, family in FAMILIES.items()
+        if tail or family.core
+    ]
