@@ -59,8 +59,8 @@ class Family(ABC):
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     token_marks: ClassVar[tuple[str, ...]] = ()
 
-    def unfit(self, model: PreTrainedModel, positions: str) -> str | None:
-        """Why this model, or positions like these in it, cannot be compressed; None if it can."""
+    def unfit(self, model: PreTrainedModel) -> str | None:
+        """Why this model, with the settings it has, cannot be pressed although its family can; None if it can."""
         return None
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -138,6 +138,15 @@ class Family(ABC):
         """
         raise UnsupportedError(f"random weights: the prompt layout of family {self.name!r} is not known.")
 
+    def types(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """`mm_token_type_ids [B, L]` as the family's processor writes them, for prompts without images."""
+        return self.video_mask(model, input_ids) * VIDEO_TYPE
+
+    def together(self, calls: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The media of several calls (pixels, grids, …) as those of one batch: one after the other."""
+        names = dict.fromkeys(name for call in calls for name in call)
+        return {name: torch.cat([call[name] for call in calls if name in call]) for name in names}
+
     def of_first_video(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the `encoder` method when pixels are those of one video and the rest has a row per copy."""
         return {name: value[:1] if name == "video_grid_thw" else value for name, value in arguments.items()}
@@ -182,7 +191,7 @@ class Family(ABC):
         """Every feature, with the reason why not; None: it works."""
         reasons = {feature: self.refuses.get(feature) for feature in FEATURES}
         if not {Attention, Keys, FrameFeatures} & set(self.supplies):
-            reasons["encoder taps"] = "the layout of its vision tower is not described"
+            reasons["encoder taps"] = reasons["encoder taps"] or "the layout of its vision tower is not described"
         return reasons
 
     def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:
@@ -201,6 +210,7 @@ def square_frames(video: Video, side: int) -> Tensor:
     return functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)[None]
 
 
+VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
 _OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.family import Family, register_family
-from adapters.tower import Tower
-from compressors.requirements import Attention, Grid, History, Keys, Query, Requirement
+from adapters.support import Feature
+from adapters.video import Video
 
 
 @register_family
@@ -29,12 +31,16 @@ class Gemma4(Family):
     model_types = ("gemma4",)
     classes = "Gemma4ForConditionalGeneration"
     checkpoint = "google/gemma-4-E4B-it"
-    supplies = (Grid, History, Query, Keys)
+    refuses: ClassVar[Mapping[Feature, str]] = {
+        "encoder taps": "its vision tower pads every frame, and masks the padding in its attention"
+    }
     layout = "one run per frame between marks, its time in text before; sliding windows, blocks per frame"
     masking = False
+    token_types = True
     token_marks = ("mm_token_type_ids",)
+    max_tokens = 70  # of a frame, as the published processor limits them
 
-    def unfit(self, model: PreTrainedModel, positions: str) -> str | None:
+    def unfit(self, model: PreTrainedModel) -> str | None:
         if model.config.get_text_config().use_bidirectional_attention == "all":
             return (
                 "with use_bidirectional_attention='all' tokens see what comes after them, so it is no generating model"
@@ -62,22 +68,27 @@ class Gemma4(Family):
             first["num_frames_per_video"] = first["num_frames_per_video"][:1]
         return first
 
-    def tower(self, model: PreTrainedModel) -> Tower | None:
-        tower = cast(nn.Module, self.base(model).vision_tower)
-        layers = cast(Sequence[nn.Module], tower.get_submodule("encoder.layers"))
-        return Tower(tower, [layer.get_submodule("self_attn") for layer in layers], packed=False)
-
-    def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:
-        if isinstance(need, Attention):
-            return "its tower pads frames and masks that in its attention, which taps do not read"
-        return super().lacks(model, need)
-
-    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Without the padding behind each frame's patches."""
-        patches = model.config.vision_config.pooling_kernel_size**2
-        videos = torch.split(values, [t for t, _, _ in geometry])
-        return [video[:, : h * w * patches] for video, (_, h, w) in zip(videos, geometry, strict=True)]
-
-    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
-        side = model.config.vision_config.pooling_kernel_size
-        return values.view(len(values), grid[0], side, grid[1], side, -1).mean((2, 4)).flatten(1, 2)
+    def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
+        """Frames scaled to at most 70 tokens, patches in raster order, `mm:ss` before each frame."""
+        config, vision = model.config, model.config.vision_config
+        patch, side = vision.patch_size, vision.pooling_kernel_size
+        frames = video.frames.permute(0, 3, 1, 2).float() / 255
+        scale = math.sqrt(self.max_tokens / (frames.shape[2] * frames.shape[3]))
+        rows = min(max(1, math.floor(scale * frames.shape[2])), self.max_tokens)
+        columns = min(max(1, math.floor(scale * frames.shape[3])), self.max_tokens // rows)
+        size = (rows * side * patch, columns * side * patch)
+        frames = functional.interpolate(frames, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+        count, height, width = len(frames), rows * side, columns * side
+        pixels = frames.view(count, 3, height, patch, width, patch).permute(0, 2, 4, 3, 5, 1)
+        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        padding = self.max_tokens * side**2 - height * width
+        places = torch.stack([across, down], dim=-1).view(1, -1, 2).repeat(count, 1, 1)
+        ids: list[int] = []
+        for moment in video.timestamps:
+            ids += [*f"{int(moment // 60):02d}:{int(moment % 60):02d} ".encode(), config.boi_token_id]
+            ids += [*[config.video_token_id] * (rows * columns), config.eoi_token_id, *b" "]
+        return ids[:-1], {
+            "pixel_values_videos": functional.pad(pixels.reshape(count, height * width, -1), (0, 0, 0, padding)),
+            "video_position_ids": functional.pad(places, (0, 0, 0, padding), value=-1),
+            "num_frames_per_video": torch.tensor([count]),
+        }

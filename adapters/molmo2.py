@@ -12,9 +12,13 @@ from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
-from adapters.family import Family, register_family
+from adapters.family import Family, register_family, square_frames
 from adapters.tower import Tower
+from adapters.video import Video
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
+
+# Arguments with indices into the patches of other arguments.
+_POOLED = (("video_token_pooling", "pixel_values_videos"), ("image_token_pooling", "pixel_values"))
 
 
 @register_family
@@ -32,14 +36,56 @@ class Molmo2(Family):
     checkpoint = "allenai/Molmo2-8B"
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "one run per frame between marks, its time in text before; one block of all visual tokens"
+    token_types = True
     token_marks = ("mm_token_type_ids",)
+    pooling = 3  # patches per side of a token, as the published processor pools them
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         return Capture(output.pooler_output, arguments["video_grids"])
 
     def embed(self, model: PreTrainedModel, features: Tensor) -> Tensor:
-        table = cast(nn.Embedding, model.get_input_embeddings())  # type: ignore[no-untyped-call]
+        table = cast(nn.Embedding, model.get_input_embeddings())
         return features + table.weight[model.config.video_token_id].to(features)
+
+    def types(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """1 for a frame's tokens and for its marks."""
+        config = model.config
+        marks = torch.tensor([config.video_token_id, config.frame_start_token_id, config.frame_end_token_id])
+        return torch.isin(input_ids, marks.to(input_ids.device)).long()
+
+    def together(self, calls: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Indices of pooled patches count through all frames (videos) or crops (images) of the batch."""
+        media = super().together(calls)
+        for pooling, pixels in _POOLED:
+            parts, before = [], 0
+            for call in (call for call in calls if pooling in call):
+                parts.append(torch.where(call[pooling] >= 0, call[pooling] + before, call[pooling]))
+                before += call[pixels].shape[0] * call[pixels].shape[1]
+            if parts:
+                media[pooling] = torch.cat(parts)
+        return media
+
+    def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
+        """Square frames, patches pooled in windows of 3×3, the time in seconds before each frame."""
+        config, vision = model.config, model.config.vision_config
+        patch, patches = vision.patch_size, vision.image_size[0] // vision.patch_size
+        frames = square_frames(video, vision.image_size[0])[0]
+        count, tokens = len(frames), -(-patches // self.pooling)
+        pixels = frames.view(count, 3, patches, patch, patches, patch).permute(0, 2, 4, 3, 5, 1)
+        more = tokens * self.pooling - patches
+        edges = (more // 2, (more + 1) // 2) * 2
+        grid = functional.pad(torch.arange(patches**2).view(patches, patches), edges, value=-1)
+        windows = grid.view(tokens, self.pooling, tokens, self.pooling).transpose(1, 2).reshape(tokens**2, -1)
+        first = (torch.arange(count) * patches**2).view(-1, 1, 1)
+        ids: list[int] = []
+        for moment in video.timestamps:
+            ids += [*f" {moment:.1f} ".encode(), config.frame_start_token_id]
+            ids += [*[config.video_token_id] * tokens**2, config.frame_end_token_id]
+        return ids[1:], {
+            "pixel_values_videos": pixels.reshape(count, patches**2, -1),
+            "video_token_pooling": torch.where(windows >= 0, windows + first, windows).flatten(0, 1),
+            "video_grids": torch.tensor([[count, tokens, tokens]]),
+        }
 
     def of_first_video(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         pooling, grids = arguments["video_token_pooling"], arguments["video_grids"]

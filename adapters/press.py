@@ -29,8 +29,8 @@ class Press:
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
         self.family.refuse("contiguous positions", positions == "contiguous")
         self.family.refuse("merging", compressor.merges)
-        if (reason := self.family.unfit(model, positions)) is not None:
-            raise UnsupportedError(f"{type(model).__name__} cannot be pressed like this: {reason}.")
+        if (reason := self.family.unfit(model)) is not None:
+            raise UnsupportedError(f"this {type(model).__name__} cannot be pressed: {reason}.")
         _check_supplies(model, self.family, compressor)
         self._attachment: Attachment | None = None
         self._report: Report | None = None

@@ -166,6 +166,17 @@ class Family(ABC):
         """
         return torch.zeros(blocked.shape, dtype=dtype).masked_fill(blocked, torch.finfo(dtype).min)[None, None]
 
+    def mask(self, row: Any, blocked: Tensor) -> Any:
+        """The decoder's mask of a row of truth; `decoder_mask` unless masks depend on what the tokens are."""
+        if self.known.masking:
+            return self.decoder_mask(blocked, row.embeds.dtype)
+        assert not row.dropped.any(), "a masked slot still acts in this decoder: the truth is the pruned row"
+        return torch.ones(1, len(row.ids), dtype=torch.long)
+
+    def added(self, model: Any) -> Tensor | None:
+        """`[C]`: what the model adds to every visual feature in the prompt; None: nothing."""
+        return None
+
     # The real thing
 
     @abstractmethod

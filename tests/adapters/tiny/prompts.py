@@ -77,12 +77,14 @@ def collated(family: Family, samples: Sequence[Mapping[str, Tensor]]) -> dict[st
     length = max(sample["input_ids"].shape[1] for sample in samples)
     inputs: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for sample in samples for name in sample):
-        parts = [sample[name] for sample in samples if name in sample]
         if name in family.per_token:
+            parts = [sample[name] for sample in samples if name in sample]
             padding = family.per_token[name]
-            parts = [torch.nn.functional.pad(p, (length - p.shape[1], 0), value=padding) for p in parts]
-        inputs[name] = torch.cat(parts)
-    return inputs
+            inputs[name] = torch.cat(
+                [torch.nn.functional.pad(p, (length - p.shape[1], 0), value=padding) for p in parts]
+            )
+    media = [{name: value for name, value in sample.items() if name not in family.per_token} for sample in samples]
+    return inputs | family.known.together(media)
 
 
 def ragged_keeps(family: Family, rows: Rows, seed: int = 0, empty_video: bool | None = None) -> tuple[Tensor, ...]:
