@@ -3,6 +3,7 @@
 from adapters import (  # noqa: F401 (registers every family)
     gemma4,
     llava_onevision,
+    llava_video,
     minicpmv,
     molmo2,
     qwen2_5_vl,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from compressors.base import Compression
+
+Newline = Literal["none", "video", "frame", "row"]
+"""Where a structural placeholder (a newline) stands: nowhere, or at the end of each video, frame or row of the grid."""
 
 CAPTURE = "_vidpress_capture"  # attribute of the encoder's output object that carries its Capture
 
@@ -21,19 +25,41 @@ class Video:
     Attributes:
         features: `[T, N, C]`.
         grid: (h, w) of a frame's tokens.
-        trailing: structural placeholders after the visual ones (a closing newline); never dropped.
+        newline: where its structural placeholders stand; they are never dropped.
         tapped: what was read inside the vision tower, by field of `VideoTokens`.
     """
 
     features: Tensor
     grid: tuple[int, int]
-    trailing: int = 0
+    newline: Newline = "none"
     tapped: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def places(self) -> int:
         """Placeholders of this video in the prompt."""
-        return self.features.shape[0] * self.features.shape[1] + self.trailing
+        return self.features.shape[0] * self.features.shape[1] + self.structural
+
+    @property
+    def structural(self) -> int:
+        """Structural placeholders among them."""
+        frames = self.features.shape[0]
+        return {"none": 0, "video": 1, "frame": frames, "row": frames * self.grid[0]}[self.newline]
+
+    def spread(self, values: Tensor, structural: float) -> Tensor:
+        """`[places]`: values per visual token `[T·N]` where these stand, and one value for every structural place."""
+        if self.newline == "none":
+            return values.flatten()
+        runs = {"video": 1, "frame": self.features.shape[0], "row": self.features.shape[0] * self.grid[0]}
+        return pad(values.view(runs[self.newline], -1), (0, 1), value=structural).flatten()
+
+    def newlines_last(self) -> Tensor:
+        """`[places]`: the order of its placeholders in which the newlines of a frame follow all of its tokens."""
+        height, width = self.grid
+        places = torch.arange(self.places)
+        if self.newline != "row":
+            return places
+        frames = places.view(-1, height, width + 1)
+        return torch.cat([frames[..., :width].flatten(1), frames[..., width]], dim=1).flatten()
 
 
 @dataclass(eq=False)
@@ -41,10 +67,10 @@ class Capture:
     """The videos of one call of the vision tower, not looked at yet.
 
     Attributes:
-        pieces: per video, its visual features `[T·N, C]` (views, no copies); with `apart`, per frame.
+        pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies); with `apart`, per frame.
         geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
             read together with everything else the decoder entry needs.
-        trailing: structural placeholders after each video.
+        newline: where the structural placeholders of each video stand.
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
         planner: whose plan that is.
@@ -55,7 +81,7 @@ class Capture:
 
     pieces: Sequence[Tensor]
     geometry: Tensor
-    trailing: int = 0
+    newline: Newline = "none"
     plan: list[Compression] | None = field(default=None)
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
@@ -68,7 +94,7 @@ class Capture:
         return Capture(
             [*self.pieces] * times,
             self.geometry.repeat(times, 1),
-            self.trailing,
+            self.newline,
             tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
             apart=self.apart,
         )
@@ -77,7 +103,7 @@ class Capture:
         """The captured videos, given the geometry's values on the host."""
         tapped = self.tapped(geometry) if self.tapped is not None else [{}] * len(geometry)
         return [
-            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing, fields)
+            Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.newline, fields)
             for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
 

@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from math import isqrt
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from adapters.capture import Capture
+from adapters.capture import Capture, Newline
 from adapters.errors import UnsupportedError
 from adapters.support import FEATURES, Feature
 from adapters.tower import Tower
@@ -38,7 +39,7 @@ class Family(ABC):
         encoder: the base model's method that encodes videos.
         mrope: whether positions have three axes.
         token_types: whether the model takes `mm_token_type_ids`.
-        trailing: placeholders after a video's last frame that are structural (a newline).
+        equal_frames: the processor stacks the videos of a call, which therefore need equally many frames.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
         token_marks: arguments `[B, L]` of the base model from which it builds its decoder's masks (which tokens belong
             to a medium); the model's `create_masks_for_generate` must take them by that name.
@@ -55,7 +56,7 @@ class Family(ABC):
     encoder: ClassVar[str] = "get_video_features"
     mrope: ClassVar[bool] = False
     token_types: ClassVar[bool] = False
-    trailing: ClassVar[int] = 0
+    equal_frames: ClassVar[bool] = False
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     token_marks: ClassVar[tuple[str, ...]] = ()
 
@@ -87,6 +88,17 @@ class Family(ABC):
         """`[B, L]` bool: the placeholders of videos and images."""
         image: Tensor = input_ids == model.config.image_token_id
         return self.video_mask(model, input_ids) | image
+
+    def newline(self, model: PreTrainedModel) -> Newline:
+        """Where structural placeholders stand among a video's."""
+        return "none"
+
+    def visual_tokens(self, model: PreTrainedModel, placeholders: int, groups: int) -> int:
+        """How many of a video's placeholders are visual tokens; grids are square where rows end in a newline."""
+        newline = self.newline(model)
+        if newline == "row":
+            return groups * isqrt(placeholders // groups) ** 2
+        return placeholders - {"none": 0, "video": 1, "frame": groups}[newline]
 
     def frames_per_group(self, model: PreTrainedModel) -> int:
         """Frames of the video in a temporal group."""

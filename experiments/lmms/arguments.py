@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from adapters import families
-from adapters.entry import Positions
+from adapters.entry import Newlines, Positions
 from adapters.family import Family
 from compressors.base import Compressor, Part
 from compressors.budget import Budget
@@ -36,7 +36,7 @@ class Arguments:
     Attributes:
         name: what stands after `--model`.
         pretrained: a name on the Hub or a folder; None is the embedded model's own weights.
-        compressor, budget, positions: as for `press`.
+        compressor, budget, positions, newlines: as for `press`.
         frames, fps: how a video is sampled, as for `read_video`.
         device, dtype, attn_implementation: as for `load_published`.
         batch_size: requests answered in one call.
@@ -49,6 +49,7 @@ class Arguments:
     compressor: Compressor
     budget: Mapping[str, Any] = field(default_factory=dict)
     positions: str = "original"
+    newlines: str = "raster"
     frames: int | None = None
     fps: float | None = None
     device: str = "auto"
@@ -136,7 +137,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < least:
             what = "a whole number" if kind is int else "a number"
             raise InputError(f"{key}={value} must be {what}, {least} or more.")
-    if settings.get("positions", "original") not in get_args(Positions):
-        raise BuildError(f"positions={settings['positions']}: write {' or '.join(get_args(Positions))}.")
+    for key, known in (("positions", get_args(Positions)), ("newlines", get_args(Newlines))):
+        if settings.get(key, known[0]) not in known:
+            raise BuildError(f"{key}={settings[key]}: write {' or '.join(known)}.")
     if not isinstance(settings.get("stop_at_blank_line", True), bool):
         raise InputError(f"stop_at_blank_line={settings['stop_at_blank_line']}: write True or False.")

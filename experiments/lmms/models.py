@@ -99,6 +99,7 @@ class Named(Vidpress):
                 arguments.compressor,
                 arguments.budget,
                 positions=arguments.positions,
+                newlines=arguments.newlines,
                 frames=arguments.frames,
                 fps=arguments.fps,
                 batch=arguments.batch_size,

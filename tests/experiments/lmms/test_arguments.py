@@ -97,6 +97,7 @@ def test_an_unknown_argument_is_refused_with_the_closest(given: dict[str, object
         ({"max_batch_size": 8}, InputError, "automatic batch sizes"),
         ({"batch_size": 0}, InputError, "1 or more"),
         ({"positions": "closed"}, BuildError, "original or contiguous"),
+        ({"newlines": "closed"}, BuildError, "raster or last"),
         ({"stop_at_blank_line": "no"}, InputError, "True or False"),
     ],
     ids=str,

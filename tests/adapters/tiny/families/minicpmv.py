@@ -32,6 +32,7 @@ class MiniCPMV46(Family):
     }
     video_text = "<video_pad>"
     encoder_parameters = ("pixel_values_videos", "target_sizes_videos")
+    keeps_logits = False
     marks: Mapping[str, int] = {}
 
     def config(self) -> Any:
@@ -112,6 +113,7 @@ class MiniCPMV47(MiniCPMV46):
     model_class = "MiniCPMV4_7ForConditionalGeneration"
     mrope = True
     token_types = True
+    keeps_logits = True
     marks: Mapping[str, int] = {
         "image_start_id": VISION_START,
         "image_end_id": VISION_END,
