@@ -40,6 +40,12 @@ class MiniCPMV46(Family):
     masking = False
     side = 448  # of a square frame, as the published processor scales them
 
+    def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """Marks included, which have no names in the configuration: the token before a frame or image and the next."""
+        media = super().media_mask(model, input_ids)
+        before, after = functional.pad(media[:, 1:], (0, 1)), functional.pad(media[:, :-1], (1, 0))
+        return media | before | after
+
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         sizes: Tensor = arguments["target_sizes_videos"].long()
         mode = arguments.get("downsample_mode") or model.config.downsample_mode

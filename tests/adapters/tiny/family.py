@@ -63,6 +63,7 @@ class Family(ABC):
         video_text: how a video is written in a prompt for the real processor.
         encoder_parameters: the first parameters of the method that encodes videos (`adapters.Family.encoder`).
         decoder_arguments: what reaches its decoder besides `test_attachment_points.DECODER_ARGUMENTS`.
+        tolerance: relative error that its decoder's own float32 arithmetic costs, in a float64 model too.
         keeps_logits: whether its forward takes `logits_to_keep`.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
     """
@@ -90,6 +91,7 @@ class Family(ABC):
     video_text: ClassVar[str] = "<video>"
     encoder_parameters: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
+    tolerance: ClassVar[float] = 0.0
     keeps_logits: ClassVar[bool] = True
     skips: ClassVar[Mapping[str, str]] = {}
 
