@@ -92,7 +92,8 @@ class Molmo2(Family):
         return sum((ids == kind).int() for kind in (PLACEHOLDER, VISION_START, VISION_END))
 
     def video_mask(self, sample: Mapping[str, Tensor]) -> Tensor:
-        return sample["input_ids"][0] == PLACEHOLDER
+        """Images have the same placeholder; a call has images or videos."""
+        return (sample["input_ids"][0] == PLACEHOLDER) & ("video_grids" in sample)
 
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
         return [tuple(grid) for grid in sample["video_grids"].tolist()] if "video_grids" in sample else []
