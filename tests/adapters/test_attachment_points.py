@@ -57,6 +57,8 @@ class Watched:
     """An unpressed tiny model whose attachment points record their calls as (arguments by name, result)."""
 
     def __init__(self, family: tiny.Family, layout: str = "two") -> None:
+        if reason := family.unfit(tiny.LAYOUTS[layout]):
+            pytest.skip(reason)
         self.family, self.model = family, tiny.build(family)
         self.inputs = tiny.prompt(family, tiny.LAYOUTS[layout])
         self.base, self.decoder = family.known.base(self.model), family.known.decoder(self.model)

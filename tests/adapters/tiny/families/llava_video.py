@@ -10,8 +10,8 @@ import transformers
 from torch import Tensor
 
 from adapters.llava_video import LlavaVideoConfig, LlavaVideoForConditionalGeneration, LlavaVideoProcessor
-from tests.adapters.tiny.family import VIDEO
 from tests.adapters.tiny.families.llava_onevision import PIXELS, SIDE, LlavaOnevision
+from tests.adapters.tiny.family import VIDEO
 from tests.adapters.tiny.segments import Image, Video
 
 

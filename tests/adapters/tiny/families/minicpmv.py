@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from torch import Tensor
 
 from tests.adapters.tiny.family import IMAGE, PATCH, TEXT, VIDEO, VISION_END, VISION_START, Family
 from tests.adapters.tiny.segments import Image, Rows, Segment, Text, Video, images, videos
 
+OLD = Version(transformers.__version__) < Version("5.18")
 MERGE = 4  # patches per side of a token
 
 
@@ -81,6 +83,8 @@ class MiniCPMV46(Family):
             for one, next_one in itertools.pairwise(row):
                 if not isinstance(one, Text) and not isinstance(next_one, Text):
                     return "MiniCPM-V tells two videos apart by the text between them"
+        if OLD and len({(video.h, video.w) for video in videos(rows)}) > 1:
+            return f"transformers {transformers.__version__} takes frames of one size, unpressed too"
         return None
 
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
