@@ -2,6 +2,7 @@
 
 from adapters import (  # noqa: F401 (registers every family)
     gemma4,
+    llava_next_video,
     llava_onevision,
     llava_video,
     minicpmv,
@@ -9,6 +10,7 @@ from adapters import (  # noqa: F401 (registers every family)
     qwen2_5_vl,
     qwen2_vl,
     qwen3_vl,
+    video_llava,
 )
 from adapters.errors import AlreadyPressed, LoadError, UnsupportedError
 from adapters.family import Family, families, family_of, register_family

@@ -12,8 +12,9 @@ from torch.nn.functional import pad
 
 from compressors.base import Compression
 
-Newline = Literal["none", "video", "frame", "row"]
-"""Where a structural placeholder (a newline) stands: nowhere, or at the end of each video, frame or row of the grid."""
+Structure = Literal["none", "video_end", "frame_end", "row_end", "frame_start"]
+"""Where structural placeholders stand: nowhere, a newline at the end of each video, frame or row of a grid, or a class
+token at the start of each frame."""
 
 CAPTURE = "_vidpress_capture"  # attribute of the encoder's output object that carries its Capture
 
@@ -25,13 +26,13 @@ class Video:
     Attributes:
         features: `[T, N, C]`.
         grid: (h, w) of a frame's tokens.
-        newline: where its structural placeholders stand; they are never dropped.
+        structure: where its structural placeholders stand; they are never dropped.
         tapped: what was read inside the vision tower, by field of `VideoTokens`.
     """
 
     features: Tensor
     grid: tuple[int, int]
-    newline: Newline = "none"
+    structure: Structure = "none"
     tapped: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -42,21 +43,27 @@ class Video:
     @property
     def structural(self) -> int:
         """Structural placeholders among them."""
-        frames = self.features.shape[0]
-        return {"none": 0, "video": 1, "frame": frames, "row": frames * self.grid[0]}[self.newline]
+        return 0 if self.structure == "none" else self._runs
+
+    @property
+    def _runs(self) -> int:
+        """Runs of visual tokens, each with a structural placeholder at one end if there are any."""
+        if self.structure in ("none", "video_end"):
+            return 1
+        return self.features.shape[0] * (self.grid[0] if self.structure == "row_end" else 1)
 
     def spread(self, values: Tensor, structural: float) -> Tensor:
         """`[places]`: values per visual token `[T·N]` where these stand, and one value for every structural place."""
-        if self.newline == "none":
+        if self.structure == "none":
             return values.flatten()
-        runs = {"video": 1, "frame": self.features.shape[0], "row": self.features.shape[0] * self.grid[0]}
-        return pad(values.view(runs[self.newline], -1), (0, 1), value=structural).flatten()
+        ends = (1, 0) if self.structure == "frame_start" else (0, 1)
+        return pad(values.reshape(self._runs, -1), ends, value=structural).flatten()
 
     def newlines_last(self) -> Tensor:
         """`[places]`: the order of its placeholders in which the newlines of a frame follow all of its tokens."""
         height, width = self.grid
         places = torch.arange(self.places)
-        if self.newline != "row":
+        if self.structure != "row_end":
             return places
         frames = places.view(-1, height, width + 1)
         return torch.cat([frames[..., :width].flatten(1), frames[..., width]], dim=1).flatten()
@@ -70,7 +77,7 @@ class Capture:
         pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies); with `apart`, per frame.
         geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
             read together with everything else the decoder entry needs.
-        newline: where the structural placeholders of each video stand.
+        structure: where the structural placeholders of each video stand.
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
         planner: whose plan that is.
@@ -81,7 +88,7 @@ class Capture:
 
     pieces: Sequence[Tensor]
     geometry: Tensor
-    newline: Newline = "none"
+    structure: Structure = "none"
     plan: list[Compression] | None = field(default=None)
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
@@ -94,7 +101,7 @@ class Capture:
         return Capture(
             [*self.pieces] * times,
             self.geometry.repeat(times, 1),
-            self.newline,
+            self.structure,
             tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
             apart=self.apart,
         )
@@ -103,7 +110,7 @@ class Capture:
         """The captured videos, given the geometry's values on the host."""
         tapped = self.tapped(geometry) if self.tapped is not None else [{}] * len(geometry)
         return [
-            Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.newline, fields)
+            Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.structure, fields)
             for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from adapters.capture import Capture, Newline
+from adapters.capture import Capture, Structure
 from adapters.errors import UnsupportedError
 from adapters.support import FEATURES, Feature
 from adapters.tower import Tower
@@ -40,6 +40,7 @@ class Family(ABC):
         mrope: whether positions have three axes.
         token_types: whether the model takes `mm_token_type_ids`.
         equal_frames: the processor stacks the videos of a call, which therefore need equally many frames.
+        frames: sampled from a video by default; the same as in `conf/model`.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
         token_marks: arguments `[B, L]` of the base model from which it builds its decoder's masks (which tokens belong
             to a medium); the model's `create_masks_for_generate` must take them by that name.
@@ -57,6 +58,7 @@ class Family(ABC):
     mrope: ClassVar[bool] = False
     token_types: ClassVar[bool] = False
     equal_frames: ClassVar[bool] = False
+    frames: ClassVar[int] = 32
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     token_marks: ClassVar[tuple[str, ...]] = ()
 
@@ -89,16 +91,16 @@ class Family(ABC):
         image: Tensor = input_ids == model.config.image_token_id
         return self.video_mask(model, input_ids) | image
 
-    def newline(self, model: PreTrainedModel) -> Newline:
+    def structure(self, model: PreTrainedModel) -> Structure:
         """Where structural placeholders stand among a video's."""
         return "none"
 
     def visual_tokens(self, model: PreTrainedModel, placeholders: int, groups: int) -> int:
         """How many of a video's placeholders are visual tokens; grids are square where rows end in a newline."""
-        newline = self.newline(model)
-        if newline == "row":
+        structure = self.structure(model)
+        if structure == "row_end":
             return groups * isqrt(placeholders // groups) ** 2
-        return placeholders - {"none": 0, "video": 1, "frame": groups}[newline]
+        return placeholders - {"none": 0, "video_end": 1}.get(structure, groups)
 
     def frames_per_group(self, model: PreTrainedModel) -> int:
         """Frames of the video in a temporal group."""
@@ -224,6 +226,13 @@ def square_frames(video: Video, side: int) -> Tensor:
 
 VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
 _OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")
+
+
+def mean_of_patches(values: Tensor, stride: int) -> Tensor:
+    """`[F, side², c]` -> `[F, (side // stride)², c]`: means over squares of patches."""
+    side = isqrt(values.shape[1])
+    planes = values.transpose(1, 2).unflatten(2, (side, side))
+    return functional.avg_pool2d(planes, stride).flatten(2).transpose(1, 2)
 
 
 def _repeated(values: Any, times: int) -> Any:

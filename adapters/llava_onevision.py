@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapters.capture import Capture, Newline, host_geometry
+from adapters.capture import Capture, Structure, host_geometry
 from adapters.family import Family, register_family, square_frames
 from adapters.tower import Tower, batched_tower
 from adapters.video import Video
@@ -29,8 +29,8 @@ class LlavaOnevision(Family):
     layout = "pooled frames in one run, a newline after the video"
     equal_frames = True
 
-    def newline(self, model: PreTrainedModel) -> Newline:
-        return "video"
+    def structure(self, model: PreTrainedModel) -> Structure:
+        return "video_end"
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         vision = model.config.vision_config
@@ -38,7 +38,7 @@ class LlavaOnevision(Family):
         features: Tensor = output.pooler_output
         frames = features.shape[1] // side**2
         pieces = [video[: frames * side**2] for video in features]
-        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), newline=self.newline(model))
+        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), self.structure(model))
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
         config, vision = model.config, model.config.vision_config

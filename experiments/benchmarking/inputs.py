@@ -116,7 +116,7 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     frames = inputs["pixel_values_videos"].shape[1] if fixed else int(inputs["video_grid_thw"][0, 0])
     placeholders = int(video[0].sum())
     total = family.visual_tokens(model, placeholders, frames)
-    structural, closing = placeholders - total, int(family.newline(model) == "video")
+    structural, closing = placeholders - total, int(family.structure(model) == "video_end")
     places = (placeholders - closing) // frames  # of a frame, newlines inside it included
     t, per = _groups(kept, frames, total // frames, fixed=fixed, one_run=runs == 1)
     visual = t * per
@@ -125,9 +125,7 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     number = video.cumsum(1) - 1
     run = begins.cumsum(1) - 1
     first = torch.where(begins, number, 0).cummax(1).values
-    stays = video & (
-        (number < t * places + (closing if t else 0)) if runs == 1 else (number - first < per) & (run < t)
-    )
+    stays = video & ((number < t * places + (closing if t else 0)) if runs == 1 else (number - first < per) & (run < t))
     wanted = kept + structural - stays[:, :].sum(1, keepdim=True)
     left = video & ~stays
     behind = left.flip(1).cumsum(1).flip(1)  # 1 for the last placeholder that is left over

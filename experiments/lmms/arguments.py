@@ -16,16 +16,8 @@ from compressors.build import build
 from compressors.errors import BuildError, InputError, UnknownNameError
 from compressors.methods import PARTS
 from compressors.registry import fields_of
+from experiments.lmms import FAMILY
 
-# The family that each model name stands for; the embedded model is a small Qwen2-VL.
-FAMILY: Mapping[str, str] = {
-    "vidpress_micro": "qwen2vl",
-    "vidpress_qwen2_vl": "qwen2vl",
-    "vidpress_qwen2_5_vl": "qwen2_5vl",
-    "vidpress_qwen3_vl": "qwen3vl",
-    "vidpress_llava_onevision": "llava_onevision",
-}
-DEFAULT_FRAMES = 32  # of a published model, as in conf/model
 BUDGETS = ("retention", "tokens", "tokens_per_frame")
 
 
@@ -87,7 +79,7 @@ def parse(name: str, given: Mapping[str, Any]) -> Arguments:
     micro = name == "vidpress_micro"
     settings: dict[str, Any] = {
         "pretrained": None if micro else families()[FAMILY[name]].checkpoint,
-        "frames": None if micro or "fps" in stated else DEFAULT_FRAMES,
+        "frames": None if micro or "fps" in stated else families()[FAMILY[name]].frames,
         "dtype": "float32" if micro else "bfloat16",
         "batch_size": 1,
     }

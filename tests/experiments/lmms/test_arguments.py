@@ -10,14 +10,15 @@ from omegaconf import OmegaConf
 from adapters import families
 from compressors import build
 from compressors.errors import BudgetError, BuildError, InputError, UnknownNameError
-from experiments.lmms import CLASSES
-from experiments.lmms.arguments import FAMILY, parse
+from experiments.lmms import CLASSES, FAMILY
+from experiments.lmms.arguments import parse
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
 
 
 def test_every_family_has_a_model() -> None:
     assert set(CLASSES) == set(FAMILY)
+    assert len(set(CLASSES.values())) == len(CLASSES)
     assert set(FAMILY.values()) == set(families())
 
 
