@@ -21,6 +21,9 @@ from adapters.tower import Tower
 from adapters.video import Video
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query, Requirement
 
+VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
+_OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")  # what masks are made of
+
 
 class Family(ABC):
     """How one family lays out its video tokens.
@@ -222,10 +225,6 @@ def square_frames(video: Video, side: int) -> Tensor:
     """`[1, F, 3, side, side]`: a video's frames in [-1, 1], for towers that take one size."""
     frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
     return functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)[None]
-
-
-VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
-_OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")
 
 
 def mean_of_patches(values: Tensor, stride: int) -> Tensor:
