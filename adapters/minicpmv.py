@@ -12,7 +12,6 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture
-from adapters.errors import UnsupportedError
 from adapters.family import Family, register_family
 from adapters.support import Feature
 from adapters.video import Video
@@ -79,10 +78,10 @@ class MiniCPMV46(Family):
         return ids, {"pixel_values_videos": pixels.reshape(1, 3, patch, -1), "target_sizes_videos": sizes}
 
     def of_first_video(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        raise UnsupportedError(
-            "same_video() does not work with MiniCPM-V, whose processor packs the pixels of all videos into one row: "
-            "pass each question its own video."
-        )
+        """One read of the device, where the model itself reads the size of every frame."""
+        pixels, sizes = arguments["pixel_values_videos"], arguments["target_sizes_videos"]
+        copies = int(sizes.prod(1).sum()) * pixels.shape[2] // pixels.shape[3]
+        return {**arguments, "target_sizes_videos": sizes[: len(sizes) // copies]}
 
 
 @register_family

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
-from adapters.errors import UnsupportedError
 from adapters.family import family_of
 from adapters.micro import MicroProcessor
 from adapters.video import Video
@@ -67,20 +66,13 @@ def _whole_frames(processor: Any) -> dict[str, int]:
 
 
 def questions_about(processor: Any, questions: Sequence[str], video: Video) -> dict[str, Tensor]:
-    """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once.
-
-    Raises:
-        UnsupportedError: the processor does not keep the videos' pixels apart.
-    """
+    """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once."""
     inputs = prompts(processor, questions, [video] * len(questions))
     pixels = inputs["pixel_values_videos"]
-    if pixels.shape[0] % len(questions):
-        raise UnsupportedError(
-            "this processor packs the pixels of all videos into one row, so they cannot be passed once for several "
-            "questions: use prompts(), with a video for each."
-        )
+    axis = -1 if pixels.shape[0] == 1 else 0  # some processors pack all videos into one row
+    first = pixels.narrow(axis, 0, pixels.shape[axis] // len(questions))
     # A copy: a view would keep the pixels of all rows in memory.
-    return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)].clone()}
+    return {**inputs, "pixel_values_videos": first.clone(memory_format=torch.contiguous_format)}
 
 
 def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:

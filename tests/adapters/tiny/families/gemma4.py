@@ -54,7 +54,8 @@ class Gemma4(Family):
         vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
         vision |= {"num_key_value_heads": 2, "head_dim": 8, "patch_size": PATCH, "pooling_kernel_size": POOL}
         return transformers.Gemma4Config(
-            text_config=transformers.Gemma4TextConfig(**text),
+            text_config=transformers.Gemma4TextConfig(**text, tie_word_embeddings=False),
+            tie_word_embeddings=False,  # embeddings as large as they are here would leave one likely token
             vision_config={**vision, "position_embedding_size": 32},
             audio_config=None,
             image_token_id=IMAGE,

@@ -36,6 +36,9 @@ class MiniCPMV46(Family):
     encoder_parameters = ("pixel_values_videos", "target_sizes_videos")
     tolerance = 1e-4  # the recurrence of linear attention is computed in float32
     keeps_logits = False
+    skips: Mapping[str, str] = {
+        "test_a_second_turn_with_several_answers": "the library cannot repeat the rows of a recurrent cache"
+    }
     marks: Mapping[str, int] = {}
 
     def config(self) -> Any:
@@ -117,6 +120,10 @@ class MiniCPMV47(MiniCPMV46):
     name = "minicpmv4_7"
     model_class = "MiniCPMV4_7ForConditionalGeneration"
     mrope = True
+    skips: Mapping[str, str] = {
+        **MiniCPMV46.skips,
+        "test_a_video_after_a_cached_prefix": "the library counts on from the model's last prompt, unpressed too",
+    }
     token_types = True
     keeps_logits = True
     marks: Mapping[str, int] = {
