@@ -1,10 +1,13 @@
 """Adapters: everything vidpress knows about models."""
 
 from adapters import (  # noqa: F401 (registers every family)
+    gemma4,
     glm4v,
     llava_next_video,
     llava_onevision,
     llava_video,
+    minicpmv,
+    molmo2,
     qwen2_5_omni,
     qwen2_5_vl,
     qwen2_vl,

@@ -16,20 +16,22 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel, StaticCache
 
 from adapters.capture import CAPTURE, Capture
 from adapters.clock import WHOLE
-from adapters.entry import Entry, Newlines, Positions, measure, new_valid, prune, video_planes
+from adapters.entry import Entry, Newlines, Positions, is_padding_mask, measure, new_valid, prune, video_planes
 from adapters.errors import UnsupportedError
 from adapters.family import Family, call_arguments
+from adapters.frames import join, runs
 from adapters.places import Places
 from adapters.plan import Plan, assign, make_plan
 from adapters.question import end_ids, question_mask, special_ids
@@ -159,6 +161,9 @@ class Attachment(Places):
         if record is not None and not call.generating:
             self._family.refuse("chat turns", tokens.shape[1] > 1)
             values = values | _continued(values, tokens, record, cache)
+        given = values.get("attention_mask")
+        if record is not None and is_padding_mask(given):
+            values = values | _marked(values, self._family.token_marks, tokens.shape[1], given, cache)
         encoded = (values.get("mm_encoder_outputs") or {}).get("video")
         if encoded is not None and getattr(encoded, CAPTURE, None) is None:
             raise UnsupportedError(
@@ -169,9 +174,8 @@ class Attachment(Places):
             raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
         if tokens.shape[1] > 1 and input_ids is not None:
             video = self._family.video_mask(self._model, input_ids, values)
-            call.entry = Entry(
-                input_ids, video, record, call.mask, call.expand, call.first, call.generating, cache, values
-            )
+            mask = given if is_padding_mask(given) else call.mask
+            call.entry = Entry(input_ids, video, values, record, mask, call.expand, call.first, call.generating, cache)
             if call.first:
                 call.entry.started = self._report.clock.start("prefill", self._base.device)
             if encoded is not None:
@@ -185,6 +189,8 @@ class Attachment(Places):
         if output is None:
             return  # the forward failed: a half-filled cache is the caller's as it is
         cache = entry.cache if entry.cache is not None else getattr(output, "past_key_values", None)
+        if entry.result is not None:
+            _keep_asked(output, entry.arguments.get("logits_to_keep"))
         if entry.result is not None and cache is not None:
             attach_record(cache, entry.result)
         if entry.first:
@@ -216,7 +222,9 @@ class Attachment(Places):
             plan, measures = self._plan(entry, capture, kwargs)
             if plan.identity:
                 return None
-            kwargs, entry.result = prune(kwargs, entry, plan, measures, self._family, self._positions, self._newlines)
+            kwargs, entry.result = prune(
+                self._model, kwargs, entry, plan, measures, self._family, self._positions, self._newlines
+            )
         return args, kwargs
 
     def _refuse(self, entry: Entry) -> None:
@@ -231,9 +239,13 @@ class Attachment(Places):
         valid = new_valid(entry.two_dimensional_mask(kwargs.get("attention_mask")), embeds)
         video = entry.video.to(embeds.device)
         question = self._question(entry, valid) if self._asks else None
-        measures = measure(valid, video, entry.cache, capture.geometry, question)
+        expand = entry.expand * capture.sharers
+        found = None if capture.apart is None else runs(entry.ids, video, len(capture.pieces) * expand)
+        measures = measure(valid, video, entry.cache, capture.geometry, question, found)
         videos = capture.videos(measures.geometry)
-        rows = assign(measures.videos, [v.places for v in videos], entry.expand * capture.sharers)
+        rows = assign(measures.videos, [v.places for v in videos], expand)
+        if capture.apart is not None:
+            videos, rows = join(videos, rows, measures.runs, capture.apart)
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
         if entry.first and (self._asks or capture.planner is not self):
             capture.plan = None  # features used again: made by another press, or for another question
@@ -392,6 +404,26 @@ def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: An
 def _shows_video(arguments: dict[str, Any]) -> bool:
     encoded = (arguments.get("mm_encoder_outputs") or {}).get("video")
     return encoded is not None or arguments.get("pixel_values_videos") is not None
+
+
+def _marked(
+    values: dict[str, Any], names: Sequence[str], new: int, mask: Tensor | None, cache: Any
+) -> dict[str, Tensor]:
+    """Marks of tokens, which the base model looks up by place in the cache, with a zero for every slot before."""
+    given = {name: value for name in names if (value := values.get(name)) is not None}
+    if not given:
+        return {}
+    past = mask.shape[1] - new if mask is not None else int(cache.get_seq_length())
+    return {name: functional.pad(value[:, -new:], (past, 0)) for name, value in given.items()}
+
+
+def _keep_asked(output: Any, asked: Any) -> None:
+    """The hidden states of the last tokens, where a base model was told how many are wanted.
+
+    Such a model's head takes what the base gives it when that is shorter than the prompt; a pruned prompt is.
+    """
+    if isinstance(asked, int) and 0 < asked < output.last_hidden_state.shape[1]:
+        output.last_hidden_state = output.last_hidden_state[:, -asked:]
 
 
 def _refuse_unsupported(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

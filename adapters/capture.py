@@ -74,7 +74,7 @@ class Capture:
     """The videos of one call of the vision tower, not looked at yet.
 
     Attributes:
-        pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies).
+        pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies); with `apart`, per frame.
         geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
             read together with everything else the decoder entry needs.
         structure: where the structural placeholders of each video stand.
@@ -82,6 +82,7 @@ class Capture:
             compressed again.
         planner: whose plan that is.
         sharers: rows of the prompt that ask about the same video and share its compression.
+        apart: pieces are single frames, and those with this many tokens between them in the prompt are one video.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
 
@@ -92,6 +93,7 @@ class Capture:
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
     sharers: int = 1
+    apart: int | None = None
 
     def repeated(self, times: int) -> Capture:
         """The same videos several times over, each to be compressed on its own."""
@@ -101,6 +103,7 @@ class Capture:
             self.geometry.repeat(times, 1),
             self.structure,
             tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
+            apart=self.apart,
         )
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:

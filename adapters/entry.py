@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
@@ -32,13 +34,13 @@ class Entry:
     Attributes:
         ids: `[B, L]` the new tokens.
         video: `[B, L]` bool, video placeholders among them.
+        arguments: what the base model was called with.
         record: of the cache the prompt continues, or None.
-        mask: 2-D physical mask as generation had it, when the decoder will only see a 4-D one.
+        mask: the 2-D physical mask, for decoders that only see what others made of it.
         expand: rows per sample.
         first: False when generation runs the same prompt again (no cache).
         generating: inside `generate`.
         cache: the cache in use.
-        arguments: of the base model's call.
         captures: what the vision tower gave for this prompt.
         result: the record to leave on the cache.
         started: when the forward began.
@@ -46,13 +48,13 @@ class Entry:
 
     ids: Tensor
     video: Tensor
+    arguments: Mapping[str, Any]
     record: Record | None
     mask: Tensor | None
     expand: int
     first: bool
     generating: bool
     cache: Any = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
     captures: list[Capture] = field(default_factory=list)
     result: Record | None = None
     started: Any = None
@@ -63,13 +65,18 @@ class Entry:
         Raises:
             UnsupportedError: a caller's own 4-D mask, which says nothing about padding.
         """
-        if given is None or (isinstance(given, Tensor) and given.ndim == 2):
-            return given
-        if not self.generating:
+        if is_padding_mask(given):
+            return cast(Tensor | None, given)
+        if not self.generating and not is_padding_mask(self.arguments.get("attention_mask")):
             raise UnsupportedError(
                 "a 4-D attention_mask was passed to forward(): pass the 2-D padding mask (or none) instead."
             )
         return self.mask
+
+
+def is_padding_mask(mask: Any) -> bool:
+    """Whether a mask says which tokens are padding, and nothing else: a 2-D one, or none at all."""
+    return mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ class Measures:
         videos: video placeholders of each row.
         questions: question tokens of each row; 0 where nobody asks.
         past: slots the cache holds already.
-        geometry: (T, h, w) of each captured video.
+        geometry: (T, h, w) of each captured piece.
+        runs: what `adapters.frames.runs` found, where single frames have to be joined to videos.
     """
 
     lengths: list[int]
@@ -89,22 +97,36 @@ class Measures:
     questions: list[int]
     past: int
     geometry: list[list[int]]
+    runs: list[list[int]] = field(default_factory=list)
 
 
-def measure(valid: Tensor, video: Tensor, cache: Any, geometry: Tensor, question: Tensor | None = None) -> Measures:
+def measure(
+    valid: Tensor,
+    video: Tensor,
+    cache: Any,
+    geometry: Tensor,
+    question: Tensor | None = None,
+    runs: Tensor | None = None,
+) -> Measures:
     """Read everything that must be known on the host, in one transfer."""
     rows = video.shape[0]
     past = cache.get_seq_length() if cache is not None else 0
     asked = question.sum(1) if question is not None else torch.zeros_like(video[:, 0], dtype=torch.int64)
     parts = [valid.sum(1), video.sum(1), asked, geometry.flatten()]
+    if runs is not None:
+        parts.append(runs.flatten())
     if isinstance(past, Tensor):
         parts.append(past.view(1))
     values = torch.cat([part.to(video.device, non_blocking=True) for part in parts]).tolist()
     if isinstance(past, Tensor):
         past = values.pop()
     lengths, videos, questions = (values[i * rows : (i + 1) * rows] for i in range(3))
-    flat = values[3 * rows :]
-    return Measures(lengths, videos, questions, past, [flat[i : i + 3] for i in range(0, len(flat), 3)])
+    triples, pairs = values[3 * rows : 3 * rows + geometry.numel()], values[3 * rows + geometry.numel() :]
+    return Measures(lengths, videos, questions, past, _cut(triples, 3), _cut(pairs, 2))
+
+
+def _cut(values: list[int], size: int) -> list[list[int]]:
+    return [values[i : i + size] for i in range(0, len(values), size)]
 
 
 def new_valid(mask: Tensor | None, embeds: Tensor) -> Tensor:
@@ -126,6 +148,7 @@ def keep_mask(video: Tensor, plan: Plan, *, structural: bool) -> Tensor:
 
 
 def prune(
+    model: PreTrainedModel,
     kwargs: Mapping[str, Any],
     entry: Entry,
     plan: Plan,
@@ -137,7 +160,8 @@ def prune(
     """The decoder's arguments without the dropped tokens, and the record for the cache.
 
     Rows are padded on the left to the longest. Every argument with a `[B, L, …]` shape follows; the mask handed over
-    is always an explicit 2-D one, from which the decoder builds what its attention needs.
+    is always an explicit 2-D one, from which the decoder builds what its attention needs, or what the family builds
+    from that one (`Family.decoder_mask`).
     """
     embeds: Tensor = kwargs["inputs_embeds"]
     rows, length = embeds.shape[:2]
@@ -146,6 +170,12 @@ def prune(
     video = entry.video.to(embeds.device)
     stays = keep_mask(video, plan, structural=True)
     kept = [measures.lengths[row] - plan.dropped(row) for row in range(rows)]
+    if measures.past and len(set(kept)) > 1 and not family.masking:
+        raise UnsupportedError(
+            f"{kept} tokens of the rows stay in a later turn of a conversation: what pads the shorter rows would stand "
+            f"between the turns, where this decoder ({family.name}) does not ignore it. Continue each conversation on "
+            f"its own, or keep equally many tokens."
+        )
     order = _newlines_last(video, plan, sum(measures.videos)) if newlines == "last" else None
     survives = stays & valid if order is None else (stays & valid).gather(1, order)
     # A stable sort moves what goes to the left and what stays, in order, to the right: left padding for free.
@@ -160,6 +190,7 @@ def prune(
             out[name] = _take(value, index.to(value.device))
     if plan.merges:
         mixed = torch.cat([p.compression.features.to(embeds.device, embeds.dtype) for row in plan.rows for p in row])
+        mixed = family.embed(model, mixed)
         places = keep_mask(video, plan, structural=False).gather(1, index) & present
         out["inputs_embeds"] = out["inputs_embeds"].masked_scatter(places.unsqueeze(-1), mixed)
     if kwargs.get("visual_pos_masks") is not None:
@@ -188,6 +219,12 @@ def prune(
         ids = torch.cat([(start + (present.long().cumsum(1) - 1).clamp(min=0)).unsqueeze(0), ids[1:]])
     out["position_ids"] = ids
     out["attention_mask"] = slots.long()
+    marks = {
+        name: functional.pad(_take(value[:, -length:].to(index.device), index) * present, (measures.past, 0))
+        for name in family.token_marks
+        if (value := entry.arguments.get(name)) is not None
+    }
+    out["attention_mask"] = family.decoder_mask(model, out, marks)
     ragged = mask is not None or len(set(kept)) > 1
     return out, Record(start + length, slots, ragged, deltas, moved)
 

@@ -21,6 +21,9 @@ from adapters.tower import Tower
 from adapters.video import Video
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query, Requirement
 
+VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
+_OF_MASKS = ("inputs_embeds", "attention_mask", "past_key_values", "position_ids")  # what masks are made of
+
 
 class Family(ABC):
     """How one family lays out its video tokens.
@@ -43,6 +46,8 @@ class Family(ABC):
         frames: sampled from a video by default; the same as in `conf/model`.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
         wholes: model types of larger models that hold one of this family, with the attribute it is in.
+        token_marks: arguments `[B, L]` of the base model from which it builds its decoder's masks (which tokens belong
+            to a medium); the model's `create_masks_for_generate` must take them by that name.
     """
 
     name: ClassVar[str]
@@ -60,6 +65,11 @@ class Family(ABC):
     frames: ClassVar[int] = 32
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     wholes: ClassVar[Mapping[str, str]] = {}
+    token_marks: ClassVar[tuple[str, ...]] = ()
+
+    def unfit(self, model: PreTrainedModel) -> str | None:
+        """Why this model, with the settings it has, cannot be pressed although its family can; None if it can."""
+        return None
 
     def base(self, model: PreTrainedModel) -> PreTrainedModel:
         """The module with the `encoder` method whose forward sees `input_ids`."""
@@ -101,6 +111,23 @@ class Family(ABC):
         """Frames of the video in a temporal group."""
         return int(getattr(model.config.vision_config, "temporal_patch_size", 1))
 
+    def embed(self, model: PreTrainedModel, features: Tensor) -> Tensor:
+        """`[K, C]` features as the model writes them into the prompt's embeddings."""
+        return features
+
+    def decoder_mask(self, model: PreTrainedModel, kwargs: Mapping[str, Any], marks: Mapping[str, Tensor]) -> Any:
+        """The mask of a shortened prompt as the decoder takes it: the one that the model builds for that length.
+
+        Args:
+            model: the whole model.
+            kwargs: the decoder's arguments without the dropped tokens; the mask among them is a 2-D one.
+            marks: `token_marks` that were given, `[B, past + K]`, zero for padding and for what the cache holds.
+        """
+        if not marks:
+            return kwargs["attention_mask"]
+        known = {name: kwargs.get(name) for name in _OF_MASKS}
+        return model.create_masks_for_generate(config=model.config, **known, **marks)  # type: ignore[operator]
+
     @abstractmethod
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture | None:
         """The videos in what the `encoder` method returned; no computation, no read.
@@ -129,6 +156,15 @@ class Family(ABC):
             UnsupportedError: not described for this family.
         """
         raise UnsupportedError(f"random weights: the prompt layout of family {self.name!r} is not known.")
+
+    def types(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """`mm_token_type_ids [B, L]` as the family's processor writes them, for prompts without images."""
+        return self.video_mask(model, input_ids) * VIDEO_TYPE
+
+    def together(self, calls: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The media of several calls (pixels, grids, …) as those of one batch: one after the other."""
+        names = dict.fromkeys(name for call in calls for name in call)
+        return {name: torch.cat([call[name] for call in calls if name in call]) for name in names}
 
     def of_first_video(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the `encoder` method when pixels are those of one video and the rest has a row per copy."""
@@ -197,7 +233,7 @@ class Family(ABC):
         """Every feature, with the reason why not; None: it works."""
         reasons = {feature: self.refuses.get(feature) for feature in FEATURES}
         if not {Attention, Keys, FrameFeatures} & set(self.supplies):
-            reasons["encoder taps"] = "the layout of its vision tower is not described"
+            reasons["encoder taps"] = reasons["encoder taps"] or "the layout of its vision tower is not described"
         return reasons
 
     def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:

@@ -167,6 +167,12 @@ def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:
     for key in ("deepstack_visual_indexes", "fullatt_block_indexes"):
         if key in vision:
             vision[key] = list(range(min(layers, len(vision[key]))))
+    if text.get("num_kv_shared_layers"):
+        text["num_kv_shared_layers"] = 0  # the layers whose keys they share may be gone
+    adapter = reduced.get("adapter_config", {})
+    if "vision_feature_layer" in adapter:
+        depth = vision["num_hidden_layers"]
+        adapter["vision_feature_layer"] = [min(layer, depth - 1) for layer in adapter["vision_feature_layer"]]
     return reduced
 
 

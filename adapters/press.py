@@ -41,6 +41,8 @@ class Press:
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
         self.family.refuse("contiguous positions", positions == "contiguous")
         self.family.refuse("merging", compressor.merges)
+        if (reason := self.family.unfit(model)) is not None:
+            raise UnsupportedError(f"this {type(model).__name__} cannot be pressed: {reason}.")
         check_supplies(model, self.family, compressor)
         if compressor.cacher is not None:
             tower_layers(model)

@@ -17,7 +17,6 @@ from adapters.video import Video
 from compressors.errors import InputError
 
 _PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids"}
-VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
 
 
 def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
@@ -51,18 +50,29 @@ def prompts(processor: Any, questions: Sequence[str], videos: Sequence[Video]) -
         text=[_chat(processor, question) for question in questions],
         videos=[video.frames.permute(0, 3, 1, 2) for video in videos],
         text_kwargs={"padding": True, "padding_side": "left"},
-        videos_kwargs={"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False},
+        videos_kwargs={
+            "video_metadata": [metadata(video) for video in videos],
+            "do_sample_frames": False,
+            **_whole_frames(processor),
+        },
         return_tensors="pt",
     )
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+
+
+def _whole_frames(processor: Any) -> dict[str, int]:
+    """The setting of processors that cut large frames into slices, by which a frame stays one grid of tokens."""
+    return {"max_slice_nums": 1} if hasattr(getattr(processor, "video_processor", None), "max_slice_nums") else {}
 
 
 def questions_about(processor: Any, questions: Sequence[str], video: Video) -> dict[str, Tensor]:
     """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once."""
     inputs = prompts(processor, questions, [video] * len(questions))
     pixels = inputs["pixel_values_videos"]
+    axis = -1 if pixels.shape[0] == 1 else 0  # some processors pack all videos into one row
+    first = pixels.narrow(axis, 0, pixels.shape[axis] // len(questions))
     # A copy: a view would keep the pixels of all rows in memory.
-    return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)].clone()}
+    return {**inputs, "pixel_values_videos": first.clone(memory_format=torch.contiguous_format)}
 
 
 def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:
@@ -142,14 +152,16 @@ class LayoutProcessor:
         for row in rows:
             for name in _PER_TOKEN & row.keys():
                 row[name] = functional.pad(row[name], (length - row[name].shape[1], 0))
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        tokens = {name: torch.cat([row[name] for row in rows]) for name in rows[0] if name in _PER_TOKEN}
+        media = [{name: value for name, value in row.items() if name not in _PER_TOKEN} for row in rows]
+        return tokens | self.family.together(media)
 
     def _row(self, question: str, video: Video) -> dict[str, Tensor]:
         ids, media = self.family.laid_out(self.model, video)
         input_ids = torch.tensor([[*b"user\n", *ids, *question.encode(), *b"\nassistant\n"]])
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **media}
         if self.family.token_types:
-            inputs["mm_token_type_ids"] = self.family.video_mask(self.model, input_ids) * VIDEO_TYPE
+            inputs["mm_token_type_ids"] = self.family.types(self.model, input_ids)
         return inputs
 
     def batch_decode(self, ids: Tensor, skip_special_tokens: bool = True) -> list[str]:

@@ -81,5 +81,5 @@ def mean_key(attention: nn.Module, projected: Tensor) -> Tensor:
     """Keys averaged over heads: what `key_projection` returned, `[..., C]` or `[..., 3C]` -> `[..., d]` float32."""
     if not any(hasattr(attention, name) for name in _KEYS):
         projected = projected.chunk(3, dim=-1)[1]
-    heads: int = attention.num_heads  # type: ignore[assignment]
+    heads = getattr(attention, "num_heads", None) or projected.shape[-1] // int(attention.head_dim)  # type: ignore[arg-type]
     return projected.detach().reshape(*projected.shape[:-1], heads, -1).float().mean(-2)

@@ -105,8 +105,15 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
         model: the model, for its family.
         inputs: of a prompt with one video in each row, all of one shape.
         kept: K, visual tokens that compression leaves in each row.
+
+    Raises:
+        InputError: a family whose videos are neither grids nor stacks of frames.
     """
     family = family_of(model)
+    if "video_grid_thw" not in inputs and not family.equal_frames:
+        raise InputError(
+            f"task.against=native: how to make a shorter video for {family.name} is not known here; leave native out."
+        )
     ids = inputs["input_ids"]
     video = family.video_mask(model, ids)
     rows = ids.shape[0]

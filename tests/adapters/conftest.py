@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -60,4 +61,6 @@ def layout(request: pytest.FixtureRequest) -> tiny.Rows:
 
 @pytest.fixture(params=PRECISIONS, ids=str)
 def precision(request: pytest.FixtureRequest) -> Precision:
-    return request.param
+    family = request.node.callspec.params.get("family")
+    least = family.tolerance if isinstance(family, tiny.Family) else 0.0
+    return replace(request.param, tolerance=max(request.param.tolerance, least))

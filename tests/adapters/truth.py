@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters import family_of
 from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from compressors.tokens import VideoTokens
@@ -47,6 +46,7 @@ class Row:
         delta: largest position + 1 - logical, what the library adds to later positions outside `generate`.
         dropped: `[L]` bool, True where `masked` hides a token.
         extra: further arguments of the decoder with a value per token, `[L, …]`.
+        added: `[C]`, what the model added to the features of visual tokens, if it does.
     """
 
     family: Family
@@ -59,6 +59,7 @@ class Row:
     delta: int
     dropped: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    added: Tensor | None = None
 
     @property
     def last(self) -> Tensor:
@@ -129,15 +130,18 @@ def _row(model: Any, family: Family, sample: Mapping[str, Tensor], first: int) -
     delta = int(positions.max()) + 1 - length
     nothing = torch.zeros(length, dtype=torch.bool)
     embeds = kwargs["inputs_embeds"][0]
-    return Row(family, ids, embeds, positions, tuple(planes), tuple(videos), length, delta, nothing, extra)
+    return Row(
+        family, ids, embeds, positions, tuple(planes), tuple(videos), length, delta, nothing, extra, family.added(model)
+    )
 
 
 def clips(rows: Sequence[Row]) -> list[VideoTokens]:
     """The videos of a call, in order, as a compressor wants them."""
     found = []
     for row in rows:
+        embeds = row.embeds if row.added is None else row.embeds - row.added
         for index, places, (t, h, w) in row.videos:
-            features, *planes = (plane[places].view(t, h * w, -1) for plane in (row.embeds, *row.deepstack))
+            features, *planes = (plane[places].view(t, h * w, -1) for plane in (embeds, *row.deepstack))
             named = {f"deepstack_{i}": plane for i, plane in enumerate(planes)}
             found.append(VideoTokens(features, grid=(h, w), planes=named, index=index))
     return found
@@ -231,14 +235,10 @@ def contiguous(row: Row) -> Row:
 @torch.no_grad()
 def logits(model: Any, row: Row) -> Tensor:
     """`[L, V]`: the whole row through the unpressed decoder, every visible token attending to what is before it."""
-    length, dtype = len(row.ids), row.embeds.dtype
+    length = len(row.ids)
     blocked = torch.ones(length, length, dtype=torch.bool).triu(1) | row.dropped
     blocked.fill_diagonal_(False)  # a hidden token may see itself, so that its own (unused) row stays finite
-    if family_of(model).masking:
-        mask = row.family.decoder_mask(blocked, dtype)
-    else:
-        assert not row.dropped.any(), "a masked slot still acts in this decoder: the truth is the pruned row"
-        mask = torch.ones(1, length, dtype=torch.long)
+    mask = row.family.mask(row, blocked)
     extra = {name: value[None] for name, value in row.extra.items()}
     visual = (row.ids == IMAGE) | (row.ids == VIDEO)
     if row.deepstack and visual.any():

@@ -66,6 +66,8 @@ class Family(ABC):
         decoder_arguments: what reaches its decoder besides `test_attachment_points.DECODER_ARGUMENTS`.
         positions_need_mask: in a forward without a mask the library has no M-RoPE, just consecutive positions.
         constants: further arguments of every call, the same for one sample and for many.
+        tolerance: relative error that its decoder's own float32 arithmetic costs, in a float64 model too.
+        keeps_logits: whether its forward takes `logits_to_keep`.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
     """
 
@@ -92,6 +94,8 @@ class Family(ABC):
     video_text: ClassVar[str] = "<video>"
     encoder_parameters: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
+    tolerance: ClassVar[float] = 0.0
+    keeps_logits: ClassVar[bool] = True
     skips: ClassVar[Mapping[str, str]] = {}
 
     positions_need_mask: ClassVar[bool] = False
@@ -178,6 +182,17 @@ class Family(ABC):
         Families with `masking = False` get a 2-D mask of ones instead, from which the decoder builds its own.
         """
         return torch.zeros(blocked.shape, dtype=dtype).masked_fill(blocked, torch.finfo(dtype).min)[None, None]
+
+    def mask(self, row: Any, blocked: Tensor) -> Any:
+        """The decoder's mask of a row of truth; `decoder_mask` unless masks depend on what the tokens are."""
+        if self.known.masking:
+            return self.decoder_mask(blocked, row.embeds.dtype)
+        assert not row.dropped.any(), "a masked slot still acts in this decoder: the truth is the pruned row"
+        return torch.ones(1, len(row.ids), dtype=torch.long)
+
+    def added(self, model: Any) -> Tensor | None:
+        """`[C]`: what the model adds to every visual feature in the prompt; None: nothing."""
+        return None
 
     # The real thing
 

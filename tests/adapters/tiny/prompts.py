@@ -80,13 +80,15 @@ def collated(family: Family, samples: Sequence[Mapping[str, Tensor]]) -> dict[st
     for name in dict.fromkeys(name for sample in samples for name in sample):
         if name in family.constants:
             inputs[name] = family.constants[name]
-            continue
-        parts = [sample[name] for sample in samples if name in sample]
         if name in family.per_token:
+            parts = [sample[name] for sample in samples if name in sample]
             padding = family.per_token[name]
-            parts = [torch.nn.functional.pad(p, (length - p.shape[1], 0), value=padding) for p in parts]
-        inputs[name] = torch.cat(parts)
-    return inputs
+            inputs[name] = torch.cat(
+                [torch.nn.functional.pad(p, (length - p.shape[1], 0), value=padding) for p in parts]
+            )
+    apart = {*family.per_token, *family.constants}
+    media = [{name: value for name, value in sample.items() if name not in apart} for sample in samples]
+    return inputs | family.known.together(media)
 
 
 def ragged_keeps(family: Family, rows: Rows, seed: int = 0, empty_video: bool | None = None) -> tuple[Tensor, ...]:
