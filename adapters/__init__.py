@@ -1,8 +1,18 @@
 """Adapters: everything vidpress knows about models."""
 
-from adapters import llava_onevision, qwen2_5_vl, qwen2_vl, qwen3_vl  # noqa: F401 (registers every family)
+from adapters import (  # noqa: F401 (registers every family)
+    internvl,
+    llava_onevision,
+    perception_lm,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+    smolvlm,
+    video_llama_3,
+)
 from adapters.errors import AlreadyPressed, LoadError, UnsupportedError
 from adapters.family import Family, families, family_of, register_family
+from adapters.image_frames import mark_videos
 from adapters.press import Press, press
 from adapters.report import Report
 
@@ -15,6 +25,7 @@ __all__ = [
     "UnsupportedError",
     "families",
     "family_of",
+    "mark_videos",
     "press",
     "register_family",
 ]

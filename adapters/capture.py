@@ -22,18 +22,23 @@ class Video:
         features: `[T, N, C]`.
         grid: (h, w) of a frame's tokens.
         trailing: structural placeholders after the visual ones (a closing newline); never dropped.
+        valid: `[T, N]` bool, the places that have a token in the prompt; None: all.
+        counts: valid places per frame; given with `valid`.
         tapped: what was read inside the vision tower, by field of `VideoTokens`.
     """
 
     features: Tensor
     grid: tuple[int, int]
     trailing: int = 0
+    valid: Tensor | None = None
+    counts: tuple[int, ...] | None = None
     tapped: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def places(self) -> int:
         """Placeholders of this video in the prompt."""
-        return self.features.shape[0] * self.features.shape[1] + self.trailing
+        tokens = self.features.shape[0] * self.features.shape[1] if self.counts is None else sum(self.counts)
+        return tokens + self.trailing
 
 
 @dataclass(eq=False)
@@ -74,7 +79,7 @@ class Capture:
         """The captured videos, given the geometry's values on the host."""
         tapped = self.tapped(geometry) if self.tapped is not None else [{}] * len(geometry)
         return [
-            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing, fields)
+            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing, tapped=fields)
             for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
 from adapters.family import Family
-from adapters.plan import Plan
+from adapters.plan import Plan, front
 from adapters.positions import VideoSpan, contiguous_1d, contiguous_mrope
 from adapters.record import Moved, Record
 from compressors.base import Compression
@@ -30,6 +30,7 @@ class Entry:
     Attributes:
         ids: `[B, L]` the new tokens.
         video: `[B, L]` bool, video placeholders among them.
+        arguments: what the base model was called with, and what the press was told besides.
         record: of the cache the prompt continues, or None.
         mask: 2-D physical mask as generation had it, when the decoder will only see a 4-D one.
         expand: rows per sample.
@@ -43,6 +44,7 @@ class Entry:
 
     ids: Tensor
     video: Tensor
+    arguments: Mapping[str, Any]
     record: Record | None
     mask: Tensor | None
     expand: int
@@ -78,6 +80,7 @@ class Measures:
         questions: question tokens of each row; 0 where nobody asks.
         past: slots the cache holds already.
         geometry: (T, h, w) of each captured video.
+        further: what the family wants to know besides (`Family.further`).
     """
 
     lengths: list[int]
@@ -85,22 +88,32 @@ class Measures:
     questions: list[int]
     past: int
     geometry: list[list[int]]
+    further: list[int] = field(default_factory=list)
 
 
-def measure(valid: Tensor, video: Tensor, cache: Any, geometry: Tensor, question: Tensor | None = None) -> Measures:
+def measure(
+    valid: Tensor,
+    video: Tensor,
+    cache: Any,
+    geometry: Tensor,
+    question: Tensor | None = None,
+    further: Tensor | None = None,
+) -> Measures:
     """Read everything that must be known on the host, in one transfer."""
     rows = video.shape[0]
     past = cache.get_seq_length() if cache is not None else 0
     asked = question.sum(1) if question is not None else torch.zeros_like(video[:, 0], dtype=torch.int64)
     parts = [valid.sum(1), video.sum(1), asked, geometry.flatten()]
+    if further is not None:
+        parts.append(further)
     if isinstance(past, Tensor):
         parts.append(past.view(1))
     values = torch.cat([part.to(video.device, non_blocking=True) for part in parts]).tolist()
     if isinstance(past, Tensor):
         past = values.pop()
     lengths, videos, questions = (values[i * rows : (i + 1) * rows] for i in range(3))
-    flat = values[3 * rows :]
-    return Measures(lengths, videos, questions, past, [flat[i : i + 3] for i in range(0, len(flat), 3)])
+    flat, rest = values[3 * rows : 3 * rows + geometry.numel()], values[3 * rows + geometry.numel() :]
+    return Measures(lengths, videos, questions, past, [flat[i : i + 3] for i in range(0, len(flat), 3)], rest)
 
 
 def new_valid(mask: Tensor | None, embeds: Tensor) -> Tensor:
@@ -116,7 +129,7 @@ def keep_mask(video: Tensor, plan: Plan, *, structural: bool) -> Tensor:
     flat = []
     for row in plan.rows:
         for planned in row:
-            flat.append(planned.compression.mask.flatten().to(video.device))
+            flat.append(planned.stays.to(video.device))
             if planned.video.trailing:
                 flat.append(torch.full((planned.video.trailing,), structural, device=video.device))
     base = torch.ones_like(video) if structural else torch.zeros_like(video)
@@ -185,10 +198,10 @@ def deepstack(kwargs: Mapping[str, Any], video: Tensor, stays: Tensor, plan: Pla
     visual: Tensor = kwargs["visual_pos_masks"]
     planes: list[Tensor] = kwargs["deepstack_visual_embeds"]
     total = planes[0].shape[0]
-    order = _front(visual.flatten(), total)
+    order = front(visual.flatten(), total)
     kept = stays.to(visual.device).flatten()[order]
     count = total - sum(plan.dropped(row) for row in range(len(plan.rows)))
-    chosen = _front(kept, count)
+    chosen = front(kept, count)
     result = [plane[chosen.to(plane.device)] for plane in planes]
     if not plan.merges:
         return result
@@ -215,9 +228,9 @@ def video_planes(
         return {}
     visual: Tensor = kwargs["visual_pos_masks"]
     planes: list[Tensor] = kwargs["deepstack_visual_embeds"]
-    order = _front(visual.flatten(), planes[0].shape[0])
+    order = front(visual.flatten(), planes[0].shape[0])
     total = sum(sizes[index][0] * sizes[index][1] for row in rows for index in row)
-    places = _front(video.to(visual.device).flatten()[order], total)
+    places = front(video.to(visual.device).flatten()[order], total)
     found: dict[int, dict[str, Tensor]] = {}
     start = 0
     for row in rows:
@@ -231,11 +244,6 @@ def video_planes(
                     for number, plane in enumerate(planes)
                 }
     return found
-
-
-def _front(mask: Tensor, count: int) -> Tensor:
-    """Indices of a 1-D mask's True values, whose number is known: no read on the host."""
-    return torch.sort(mask.logical_not().to(torch.uint8), stable=True).indices[:count]
 
 
 def _take(value: Tensor, index: Tensor) -> Tensor:

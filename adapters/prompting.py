@@ -12,11 +12,12 @@ from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
 from adapters.family import family_of
+from adapters.image_frames import ASK, VIDEO_OF_TOKEN, frames_are_images, mark_videos
 from adapters.micro import MicroProcessor
 from adapters.video import Video
 from compressors.errors import InputError
 
-_PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids"}
+_PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", VIDEO_OF_TOKEN}
 VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
 
 
@@ -47,22 +48,39 @@ def prompts(processor: Any, questions: Sequence[str], videos: Sequence[Video]) -
         return processor(questions, videos)
     if isinstance(processor, MicroProcessor):
         return dict(processor([processor.prompt(question) for question in questions], [v.frames for v in videos]))
-    inputs = processor(
-        text=[_chat(processor, question) for question in questions],
-        videos=[video.frames.permute(0, 3, 1, 2) for video in videos],
-        text_kwargs={"padding": True, "padding_side": "left"},
-        videos_kwargs={"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False},
-        return_tensors="pt",
-    )
+    return processed(processor, [_chat(processor, question) for question in questions], videos)
+
+
+def processed(
+    processor: Any, texts: Sequence[str], videos: Sequence[Video], images: Sequence[Any] = ()
+) -> dict[str, Tensor]:
+    """What a Hugging Face processor makes of chat texts and their media, padded on the left (on the CPU).
+
+    Args:
+        processor: the processor.
+        texts: with a place for each image and video.
+        videos, images: of all texts, in order.
+    """
+    text_kwargs = {"padding": True, "padding_side": "left"}
+    if marks := frames_are_images(processor):
+        text_kwargs |= ASK
+    media: dict[str, Any] = {"images": [*images]} if images else {}
+    if videos:
+        told = {"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False}
+        media |= {"videos": [video.frames.permute(0, 3, 1, 2) for video in videos], "videos_kwargs": told}
+    inputs = processor(text=[*texts], **media, text_kwargs=text_kwargs, return_tensors="pt")
+    if marks:
+        inputs = mark_videos(processor, inputs)
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
 
 def questions_about(processor: Any, questions: Sequence[str], video: Video) -> dict[str, Tensor]:
     """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once."""
     inputs = prompts(processor, questions, [video] * len(questions))
-    pixels = inputs["pixel_values_videos"]
+    name = "pixel_values_videos" if "pixel_values_videos" in inputs else "pixel_values"
+    pixels = inputs[name]
     # A copy: a view would keep the pixels of all rows in memory.
-    return {**inputs, "pixel_values_videos": pixels[: pixels.shape[0] // len(questions)].clone()}
+    return {**inputs, name: pixels[: pixels.shape[0] // len(questions)].clone()}
 
 
 def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:
@@ -150,6 +168,8 @@ class LayoutProcessor:
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **media}
         if self.family.token_types:
             inputs["mm_token_type_ids"] = self.family.video_mask(self.model, input_ids) * VIDEO_TYPE
+        if VIDEO_OF_TOKEN in self.family.told:
+            inputs[VIDEO_OF_TOKEN] = self.family.video_mask(self.model, input_ids).long()
         return inputs
 
     def batch_decode(self, ids: Tensor, skip_special_tokens: bool = True) -> list[str]:
@@ -163,6 +183,7 @@ __all__ = [
     "answers",
     "metadata",
     "places_per_group",
+    "processed",
     "prompt",
     "prompts",
     "questions_about",

@@ -141,13 +141,14 @@ def test_features_arrive_as_one_object_with_the_videos_in_order(watched: Watched
     family, (sample,) = watched.family, watched.inputs.samples
     capture = family.known.capture(watched.model, output, watched.calls[FEATURES][0][0])
     assert capture is not None, moved(FEATURES, "no videos are found in its result")
-    shapes = family.shapes(sample)
-    assert capture.geometry.tolist() == [list(shape) for shape in shapes], moved(FEATURES, "videos have other shapes")
-    found = [len(piece) for piece in capture.pieces]
-    assert found == [t * h * w for t, h, w in shapes], moved(FEATURES, f"{found} tokens for videos of {shapes}")
+    numbers = family.known.further(watched.model, capture, sample["input_ids"], sample, 1)
+    read = [] if numbers is None else numbers.tolist()
+    videos = family.known.videos(watched.model, capture, capture.geometry.tolist(), read)
+    shapes, found = family.shapes(sample), [(len(video.features), *video.grid) for video in videos]
+    assert found == shapes, moved(FEATURES, f"videos of {found} for {shapes}")
     row = watched.hooked[DECODER][0][1]["inputs_embeds"][0][family.video_mask(sample)]
     visual = torch.cat([family.visual(shape) for shape in shapes])
-    assert torch.equal(row[visual], torch.cat([*capture.pieces]).to(row.dtype)), moved(
+    assert torch.equal(row[visual], torch.cat([video.features.flatten(0, 1) for video in videos]).to(row.dtype)), moved(
         FEATURES, "what it gives is not what the decoder gets at the placeholders"
     )
     encoded = [kwargs.get("mm_encoder_outputs") for _, kwargs in watched.hooked[BASE][:1]]

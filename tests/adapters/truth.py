@@ -25,7 +25,7 @@ from adapters import family_of
 from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from compressors.tokens import VideoTokens
-from tests.adapters.tiny import IMAGE, SPECIAL, VIDEO, Family, Prompt
+from tests.adapters.tiny import IMAGE, SPECIAL, VIDEO, Family, Prompt, understood
 
 # Arguments of a decoder that a row has fields for, or that are made for every call.
 OWN = {"input_ids", "inputs_embeds", "position_ids", "attention_mask", "visual_pos_masks"}
@@ -83,7 +83,7 @@ def decoder_call(model: Any, sample: Mapping[str, Tensor]) -> dict[str, Any]:
 
     handle = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
     try:
-        model.generate(**sample, max_new_tokens=1)
+        model.generate(**understood(model, sample), max_new_tokens=1)
     finally:
         handle.remove()
     return calls[0]
