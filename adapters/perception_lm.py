@@ -52,7 +52,8 @@ class PerceptionLM(Family):
         pixels, features = arguments["pixel_values"], output.pooler_output
         videos, frames = pixels.shape[:2]
         side = round(features.shape[1] ** 0.5)
-        pieces = features.view(videos, -1, features.shape[-1]).unbind()
+        # Pooling leaves channels first: a copy, since methods read every token many times.
+        pieces = features.reshape(videos, -1, features.shape[-1]).unbind()
         return Capture(pieces, host_geometry([(frames, side, side)] * videos))
 
     def check_rows(self, rows: Sequence[Sequence[int]], expand: int) -> None:

@@ -63,6 +63,7 @@ class Family(ABC):
         video_text: how a video is written in a prompt for the real processor.
         encoder_parameters: the first parameters of the method that encodes videos (`adapters.Family.encoder`).
         decoder_arguments: what reaches its decoder besides `test_attachment_points.DECODER_ARGUMENTS`.
+        forward_lacks: what most models' forward takes and this one's does not.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
     """
 
@@ -89,6 +90,7 @@ class Family(ABC):
     video_text: ClassVar[str] = "<video>"
     encoder_parameters: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
+    forward_lacks: ClassVar[frozenset[str]] = frozenset()
     skips: ClassVar[Mapping[str, str]] = {}
 
     def __str__(self) -> str:
