@@ -23,7 +23,7 @@ from adapters.family import Family
 from compressors.errors import InputError
 
 VIDEO_OF_TOKEN = "video_of_token"
-ASK = {"return_text_replacement_offsets": True}  # a processor's `text_kwargs`, for `mark_videos`
+ASK = {"return_text_replacement_offsets": True}  # what a processor is asked for `mark_videos`
 _WRITTEN = "text_replacement_offsets"
 
 
@@ -173,7 +173,7 @@ def mark_videos(processor: Any, inputs: MutableMapping[str, Any]) -> MutableMapp
 
     Args:
         processor: of a model that takes frames as images (InternVL, SmolVLM).
-        inputs: what it returned, asked with `text_kwargs={"return_text_replacement_offsets": True}`.
+        inputs: what it returned, asked with `return_text_replacement_offsets=True`.
 
     Returns:
         The inputs with `video_of_token [B, L]`, and without what it was made of. For a pressed model: one that is not
@@ -183,7 +183,7 @@ def mark_videos(processor: Any, inputs: MutableMapping[str, Any]) -> MutableMapp
         InputError: the processor was not asked, or its text was cut short afterwards.
 
     Example:
-        >>> inputs = processor(text=…, videos=…, text_kwargs={"return_text_replacement_offsets": True}, …)
+        >>> inputs = processor(text=…, videos=…, return_text_replacement_offsets=True, return_tensors="pt")
         >>> with press(model, "vidcom2") as report:
         ...     model.generate(**mark_videos(processor, inputs))
     """
@@ -191,7 +191,7 @@ def mark_videos(processor: Any, inputs: MutableMapping[str, Any]) -> MutableMapp
     if written is None:
         raise InputError(
             "mark_videos() needs to know what the processor put where: call it with "
-            'text_kwargs={"return_text_replacement_offsets": True} (apply_chat_template: in processor_kwargs).'
+            "return_text_replacement_offsets=True (apply_chat_template: in processor_kwargs)."
         )
     ids = torch.as_tensor(inputs["input_ids"])
     pictures = ids == processor.image_token_id

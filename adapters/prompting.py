@@ -61,14 +61,17 @@ def processed(
         texts: with a place for each image and video.
         videos, images: of all texts, in order.
     """
-    text_kwargs = {"padding": True, "padding_side": "left"}
-    if marks := frames_are_images(processor):
-        text_kwargs |= ASK
+    marks = frames_are_images(processor)
     media: dict[str, Any] = {"images": [*images]} if images else {}
     if videos:
+        frames: list[Any] = [video.frames.permute(0, 3, 1, 2) for video in videos]
+        if marks:  # SmolVLM's processor wants them by text
+            rest = iter(frames)
+            frames = [[next(rest) for _ in range(text.count(processor.video_token))] for text in texts]
         told = {"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False}
-        media |= {"videos": [video.frames.permute(0, 3, 1, 2) for video in videos], "videos_kwargs": told}
-    inputs = processor(text=[*texts], **media, text_kwargs=text_kwargs, return_tensors="pt")
+        media |= {"videos": frames, "videos_kwargs": told}
+    options = {"text_kwargs": {"padding": True, "padding_side": "left"}, "return_tensors": "pt"}
+    inputs = processor(text=[*texts], **media, **options, **(ASK if marks else {}))
     if marks:
         inputs = mark_videos(processor, inputs)
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}

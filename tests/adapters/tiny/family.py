@@ -148,6 +148,10 @@ class Family(ABC):
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
         """(T, h, w) in tokens of each video of one sample."""
 
+    def present(self, sample: Mapping[str, Tensor]) -> list[Tensor | None]:
+        """Of each video of one sample, `[T·N]` bool: which visual tokens have a placeholder; None: all."""
+        return [None] * len(self.shapes(sample))
+
     def visual(self, shape: tuple[int, int, int]) -> Tensor:
         """Which of a video's placeholders are visual, in order; the others are structural. Bool."""
         t, h, w = shape

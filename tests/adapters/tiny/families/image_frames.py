@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
 
-from tests.adapters.tiny.family import HIDDEN, IMAGE, PATCH, TEXT, VISION_END, VISION_START, Family, text_ids
+from adapters.prompting import processed
+from adapters.video import Video as Clip
+from tests.adapters.tiny.family import IMAGE, PATCH, TEXT, VISION_END, VISION_START, Family, text_ids
 from tests.adapters.tiny.segments import Image, Segment, Text, Video
 
 SIDE = 4  # patches along a side of a picture; a token is made of 2 × 2
@@ -22,6 +25,7 @@ ROPE = {"rope_type": "default", "rope_theta": 100.0}
 class ImageFrames(Family):
     timestamps = True
     encoder_parameters = ("pixel_values",)
+    per_token = {**Family.per_token, "video_of_token": 0}
 
     def picture(self) -> list[Tensor]:
         """A picture with the marks around it."""
@@ -61,14 +65,9 @@ class ImageFrames(Family):
         return [(count // PLACES, SIDE // 2, SIDE // 2) for count in counts]
 
     def processed(self, processor: Any, texts: list[str], frames: Any, metadata: Any) -> dict[str, Tensor]:
-        from vidpress import mark_videos
-
-        shown = any(self.video_text in text for text in texts)
-        video = {"videos": [frames], "videos_kwargs": {"video_metadata": [metadata], "do_sample_frames": False}}
-        asked = {"padding": True, "return_text_replacement_offsets": True}
-        inputs = processor(text=texts, text_kwargs=asked, return_tensors="pt", **(video if shown else {}))
-        inputs = mark_videos(processor, inputs)
-        return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        """By the way of the command line, which states the frames."""
+        clip = Clip(torch.as_tensor(frames), tuple(metadata.timestamps), metadata.fps, metadata.duration, Path("clip"))
+        return processed(processor, texts, [clip for text in texts if self.video_text in text])
 
 
 class InternVL(ImageFrames):
@@ -163,7 +162,4 @@ class SmolVLM(ImageFrames):
         )
 
 
-for _family in (InternVL, SmolVLM):
-    _family.per_token = {**Family.per_token, "video_of_token": 0}
 FAMILIES = (InternVL(), SmolVLM())
-assert HIDDEN

@@ -72,6 +72,11 @@ class VideoLlama3(Family):
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
         return [(t, h // 2, w // 2) for t, h, w in sample["video_grid_thw"].tolist()] if "video_grid_thw" in sample else []
 
+    def present(self, sample: Mapping[str, Tensor]) -> list[Tensor | None]:
+        if "video_compression_mask" not in sample:
+            return []
+        return [*sample["video_compression_mask"].split([t * h * w for t, h, w in self.shapes(sample)])]
+
     def processor(self, tokenizer: Any, frames: int) -> Any:
         patches = {"patch_size": PATCH, "temporal_patch_size": 1, "merge_size": 2}
         size = {"shortest_edge": 64, "longest_edge": 192 * frames}
