@@ -124,8 +124,9 @@ class VideoLlama3(Family):
 
 
 def _size(height: int, width: int, frames: int, factor: int) -> tuple[int, int]:
-    """The nearest multiples of `factor` that the published processor's limits allow: pixels of the whole video."""
-    least, most = 128 * 28**2, 768 * 28**2 // frames
-    pixels = height * width
-    scale = (min(max(pixels, least), max(most, factor**2)) / pixels) ** 0.5
-    return tuple(max(factor, round(length * scale / factor) * factor) for length in (height, width))  # type: ignore
+    """The nearest multiples of `factor`; as the library's processor has it, at most 768 tokens for the whole video and
+    at least 128 for a frame that would have fewer."""
+    tokens = height * width / factor**2
+    wanted = 768 / frames if tokens > 768 / frames else max(tokens, 128)
+    rows, columns = (max(1, round(side / factor * (wanted / tokens) ** 0.5)) for side in (height, width))
+    return rows * factor, columns * factor
