@@ -2,13 +2,16 @@
 
 from adapters import (  # noqa: F401 (registers every family)
     internvl,
+    llava_next_video,
     llava_onevision,
+    llava_video,
     perception_lm,
     qwen2_5_vl,
     qwen2_vl,
     qwen3_vl,
     smolvlm,
     video_llama_3,
+    video_llava,
 )
 from adapters.errors import AlreadyPressed, LoadError, UnsupportedError
 from adapters.family import Family, families, family_of, register_family

@@ -69,8 +69,8 @@ class ImageFrames(Family):
         marks: Tensor | None = arguments.get(VIDEO_OF_TOKEN)
         if marks is None:
             raise UnsupportedError(
-                f"{type(model).__name__} takes the frames of a video as images, and this call does not say which images "
-                f"are frames: pass {VIDEO_OF_TOKEN}= [B, L], for every token the number of its video in its row (1, 2, "
+                f"{type(model).__name__} takes the frames of a video as images, and this call does not say which images"
+                f" are frames: pass {VIDEO_OF_TOKEN}= [B, L], for every token the number of its video in its row (1, 2, "
                 f"…) or 0. vidpress.mark_videos(processor, inputs) makes it from what the processor returned; if every "
                 f"image is a frame of one video per row: {VIDEO_OF_TOKEN}=(input_ids == "
                 f"{model.config.image_token_id}).long(); if none is: torch.zeros_like(input_ids)."
@@ -100,8 +100,8 @@ class ImageFrames(Family):
         rows, marks, whole = (numbers[1 + i * count : 1 + i * count + shown] for i in range(3))
         if not all(whole):
             raise InputError(
-                f"{VIDEO_OF_TOKEN} cuts picture {list(whole).index(0) + 1} of the prompt in two: all {side**2} tokens of "
-                f"a frame belong to one video."
+                f"{VIDEO_OF_TOKEN} cuts picture {list(whole).index(0) + 1} of the prompt in two: all {side**2} tokens "
+                f"of a frame belong to one video."
             )
         found = [_frames_of(rows, marks, row) for row in dict.fromkeys(rows)]
         spans = _copied(found, rows, encoded // shown)

@@ -21,6 +21,7 @@ class InternVL(ImageFrames):
     """`get_image_features` gives `[P, N, C]`: the tiles of images and the frames of videos, in prompt order."""
 
     name = "internvl"
+    equal_frames = True
     model_types = ("internvl",)
     classes = "InternVLForConditionalGeneration"
     checkpoint = "OpenGVLab/InternVL3-8B-hf"

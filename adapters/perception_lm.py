@@ -23,6 +23,7 @@ class PerceptionLM(Family):
     """
 
     name = "perception_lm"
+    equal_frames = True
     model_types = ("perception_lm",)
     classes = "PerceptionLMForConditionalGeneration"
     checkpoint = "facebook/Perception-LM-8B"
@@ -74,4 +75,6 @@ class PerceptionLM(Family):
         vision = model.config.vision_config
         known = getattr(vision, "model_args", None) or {}
         size = known.get("img_size") or vision.image_size
-        return (size if isinstance(size, int) else size[0]), known.get("patch_size") or getattr(vision, "patch_size", 14)
+        return (size if isinstance(size, int) else size[0]), known.get("patch_size") or getattr(
+            vision, "patch_size", 14
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -74,7 +75,7 @@ class VideoLlama3(Family):
                 counts = tuple(sum(mine[i : i + places]) for i in range(0, len(mine), places))
                 valid = torch.tensor(mine, dtype=torch.bool).view(frames, places)
                 valid = valid.to(video.features.device, non_blocking=True)
-                video = CapturedVideo(video.features, video.grid, 0, valid, counts, video.tapped)
+                video = replace(video, valid=valid, counts=counts)
             whole.append(video)
         return whole
 

@@ -21,6 +21,9 @@ PARAMETERS = {
     "qwen3vl": 8_767_123_696,
     "qwen3vl_moe": 31_070_754_032,
     "llava_onevision": 8_030_807_584,
+    "llava_next_video": 7_063_431_168,
+    "llava_video": 8_030_348_832,
+    "video_llava": 7_366_279_168,
 }
 
 
@@ -55,7 +58,9 @@ def test_no_layers_are_refused() -> None:
 def test_every_family_can_be_chosen() -> None:
     supported = {kind for family in families().values() for kind in family.model_types}
     for name in PARAMETERS:
-        assert architecture(name)["model_type"] in supported
+        assert architecture(name)["model_type"] in supported, name
         settings = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
         assert (settings["name"], settings["architecture"]) == (name, f"{name}.json")
+        family = next(f for f in families().values() if architecture(name)["model_type"] in f.model_types)
+        assert settings["frames"] == family.frames
     assert {path.stem for path in MODELS.glob("*.json")} == set(PARAMETERS)

@@ -41,6 +41,7 @@ WRONG = [
     (["retention=some"], "not a finite number"),
     (["retention=0.5", "tokens=3"], "two budgets"),
     (["positions=there"], "original or contiguous"),
+    (["newlines=there"], "raster or last"),
     (["seed=abc"], "a whole number"),
     (["max_new_tokens=0"], "1 or more"),
     (["task.repeats=0"], "1 or more"),

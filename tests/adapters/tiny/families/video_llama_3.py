@@ -44,9 +44,7 @@ class VideoLlama3(Family):
             return [torch.full((segment.h * segment.w,), IMAGE)]
         places = segment.h * segment.w
         return [
-            piece
-            for _ in range(segment.frames)
-            for piece in (text_ids(2, generator), torch.full((places,), VIDEO))
+            piece for _ in range(segment.frames) for piece in (text_ids(2, generator), torch.full((places,), VIDEO))
         ]
 
     def media(self, row: tuple[Segment, ...], generator: torch.Generator) -> dict[str, Tensor]:
@@ -70,7 +68,9 @@ class VideoLlama3(Family):
         return video.h * video.w
 
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
-        return [(t, h // 2, w // 2) for t, h, w in sample["video_grid_thw"].tolist()] if "video_grid_thw" in sample else []
+        return (
+            [(t, h // 2, w // 2) for t, h, w in sample["video_grid_thw"].tolist()] if "video_grid_thw" in sample else []
+        )
 
     def present(self, sample: Mapping[str, Tensor]) -> list[Tensor | None]:
         if "video_compression_mask" not in sample:
