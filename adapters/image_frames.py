@@ -68,12 +68,13 @@ class ImageFrames(Family):
         """
         marks: Tensor | None = arguments.get(VIDEO_OF_TOKEN)
         if marks is None:
+            image = model.config.image_token_id
             raise UnsupportedError(
                 f"{type(model).__name__} takes the frames of a video as images, and this call does not say which images"
-                f" are frames: pass {VIDEO_OF_TOKEN}= [B, L], for every token the number of its video in its row (1, 2, "
-                f"…) or 0. vidpress.mark_videos(processor, inputs) makes it from what the processor returned; if every "
-                f"image is a frame of one video per row: {VIDEO_OF_TOKEN}=(input_ids == "
-                f"{model.config.image_token_id}).long(); if none is: torch.zeros_like(input_ids)."
+                f" are frames: pass {VIDEO_OF_TOKEN}= [B, L], for every token the number of its video in its row (1, 2"
+                f", …) or 0. vidpress.mark_videos(processor, inputs) makes it from what the processor returned; if "
+                f"every image is a frame of one video per row: {VIDEO_OF_TOKEN}=(input_ids == {image}).long(); if none "
+                f"is: torch.zeros_like(input_ids)."
             )
         ids, marks = ids[::copies], marks[::copies].to(ids.device)
         pictures, places = self.video_mask(model, ids).flatten(), self.side(model) ** 2

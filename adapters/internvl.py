@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.generation.utils import GenerationMixin
@@ -43,7 +44,7 @@ class InternVL(ImageFrames):
         return Tower(module, attentions, packed=False, class_token=True)
 
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
-        return list(values.split([t for t, _, _ in geometry]))
+        return list(torch.split(values, [t for t, _, _ in geometry]))
 
     def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
         return block_means(values, grid)

@@ -75,6 +75,5 @@ class PerceptionLM(Family):
         vision = model.config.vision_config
         known = getattr(vision, "model_args", None) or {}
         size = known.get("img_size") or vision.image_size
-        return (size if isinstance(size, int) else size[0]), known.get("patch_size") or getattr(
-            vision, "patch_size", 14
-        )
+        patch = int(known.get("patch_size") or getattr(vision, "patch_size", 14))
+        return (size if isinstance(size, int) else size[0]), patch

@@ -63,7 +63,7 @@ class SmolVLM(ImageFrames):
         return batched_tower(cast(nn.Module, self.base(model).vision_model))
 
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
-        return list(values.split([t for t, _, _ in geometry]))
+        return list(torch.split(values, [t for t, _, _ in geometry]))
 
     def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
         return block_means(values, grid)

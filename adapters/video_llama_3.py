@@ -1,4 +1,4 @@
-"""VideoLLaMA3: `Time <t>s:` before each frame's tokens; tokens that hardly changed since the frame before are left out."""
+"""VideoLLaMA3: `Time <t>s:` before each frame's tokens; tokens that hardly changed are left out."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class VideoLlama3(Family):
         each, rest = divmod(values.shape[0], sum(tokens))
         if rest or round(each**0.5) ** 2 != each:
             raise UnsupportedError("taps: all videos of a call need the same video_merge_sizes.")
-        videos = values.split([count * each for count in tokens])
+        videos = torch.split(values, [count * each for count in tokens])
         return [video.view(t, -1, *values.shape[1:]) for video, (t, _, _) in zip(videos, geometry, strict=True)]
 
     def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:

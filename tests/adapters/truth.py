@@ -41,8 +41,8 @@ class Row:
         embeds: `[L, C]` after image and video features were put in.
         positions: `[A, L]`.
         deepstack: `[L, C]` per layer, zero at text.
-        videos: per video of the row, its index over the whole batch, the places `[T·N]` of its tokens in the row (-1: it
-            has none), and (T, h, w).
+        videos: per video of the row, its index over the whole batch, the places `[T·N]` of its tokens in the row (-1:
+            it has none), and (T, h, w).
         logical: length before anything was dropped.
         delta: largest position + 1 - logical, what the library adds to later positions outside `generate`.
         dropped: `[L]` bool, True where `masked` hides a token.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -25,7 +25,7 @@ ROPE = {"rope_type": "default", "rope_theta": 100.0}
 class ImageFrames(Family):
     timestamps = True
     encoder_parameters = ("pixel_values",)
-    per_token = {**Family.per_token, "video_of_token": 0}
+    per_token: ClassVar = {**Family.per_token, "video_of_token": 0}
 
     def picture(self) -> list[Tensor]:
         """A picture with the marks around it."""
@@ -74,7 +74,7 @@ class InternVL(ImageFrames):
     name = "internvl"
     model_class = "InternVLForConditionalGeneration"
     special = ("<pad>", "<eos>", "<IMG_CONTEXT>", "<video>", "<img>", "</img>", "<6>", "<7>")
-    named_special = {
+    named_special: ClassVar = {
         "context_image_token": "<IMG_CONTEXT>",
         "start_image_token": "<img>",
         "end_image_token": "</img>",
