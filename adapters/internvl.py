@@ -21,7 +21,7 @@ from compressors.requirements import Attention, FrameFeatures, Grid, History, Ke
 class InternVL(ImageFrames):
     """`get_image_features` gives `[P, N, C]`: the tiles of images and the frames of videos, in prompt order."""
 
-    name = "internvl"
+    name = "internvl3"
     equal_frames = True
     model_types = ("internvl",)
     classes = "InternVLForConditionalGeneration"

@@ -103,9 +103,12 @@ def load_random(
         config = AutoConfig.for_model(**described)
     except (ValueError, KeyError, TypeError) as error:
         raise LoadError(f"architecture {architecture}: {_first_line(error)}") from error
-    with target:
-        options = {"dtype": number, "attn_implementation": attn_implementation}
-        model: Any = AutoModelForImageTextToText.from_config(config, **options)  # type: ignore[no-untyped-call]
+    options = {"dtype": number, "attn_implementation": attn_implementation}
+    try:
+        with target:
+            model: Any = AutoModelForImageTextToText.from_config(config, **options)  # type: ignore[no-untyped-call]
+    except ImportError as error:  # a tower of timm's
+        raise LoadError(f"architecture {architecture}: {_first_line(error)} pip install 'vidpress[hf]'.") from error
     special = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
@@ -141,9 +144,10 @@ def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:
     reduced = copy.deepcopy(dict(architecture))
     text, vision = reduced["text_config"], reduced["vision_config"]
     text["num_hidden_layers"] = min(layers, text["num_hidden_layers"])
-    for key in ("depth", "num_hidden_layers"):
-        if key in vision:
-            vision[key] = min(layers, vision[key])
+    for tower in (vision, vision.get("model_args", {})):  # timm's towers keep theirs apart
+        for key in ("depth", "num_hidden_layers"):
+            if key in tower:
+                tower[key] = min(layers, tower[key])
     for key in ("deepstack_visual_indexes", "fullatt_block_indexes"):
         if key in vision:
             vision[key] = list(range(min(layers, len(vision[key]))))

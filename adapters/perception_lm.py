@@ -26,7 +26,7 @@ class PerceptionLM(Family):
     equal_frames = True
     model_types = ("perception_lm",)
     classes = "PerceptionLMForConditionalGeneration"
-    checkpoint = "facebook/Perception-LM-8B"
+    checkpoint = "facebook/Perception-LM-1B"
     layout = "pooled frames in one run, no structural tokens"
     encoder = "get_image_features"
 
@@ -65,15 +65,10 @@ class PerceptionLM(Family):
             )
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
-        config, size, patch = model.config, *self._sizes(model)
+        config, vision = model.config, model.config.vision_config
+        tower = getattr(self.base(model).vision_tower, "timm_model", None)
+        size = vision.image_size if tower is None else vision.model_args["img_size"][0]
+        patch = vision.patch_size if tower is None else tower.patch_embed.patch_size[0]
         pixels = square_frames(video, size)
         places = (size // patch // config.projector_pooling_ratio) ** 2
         return [config.video_token_id] * (pixels.shape[1] * places), {self.pixels: pixels}
-
-    def _sizes(self, model: PreTrainedModel) -> tuple[int, int]:
-        """Pixels along a side of a frame, and of a patch."""
-        vision = model.config.vision_config
-        known = getattr(vision, "model_args", None) or {}
-        size = known.get("img_size") or vision.image_size
-        patch = int(known.get("patch_size") or getattr(vision, "patch_size", 14))
-        return (size if isinstance(size, int) else size[0]), patch

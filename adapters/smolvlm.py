@@ -27,7 +27,7 @@ class SmolVLM(ImageFrames):
     taps cannot read it.
     """
 
-    name = "smolvlm"
+    name = "smolvlm2"
     model_types = ("smolvlm",)
     classes = "SmolVLMForConditionalGeneration"
     checkpoint = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"

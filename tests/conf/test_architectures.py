@@ -24,6 +24,10 @@ PARAMETERS = {
     "llava_next_video": 7_063_431_168,
     "llava_video": 8_030_348_832,
     "video_llava": 7_366_279_168,
+    "internvl3": 7_944_373_760,
+    "smolvlm2": 2_246_784_880,
+    "perception_lm": 1_533_524_992,
+    "video_llama_3": 8_044_744_944,
 }
 
 
@@ -33,8 +37,11 @@ def architecture(name: str) -> dict:
 
 def parameters(described: dict) -> int:
     config = AutoConfig.for_model(**described)
-    with torch.device("meta"):
-        return sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+    except ImportError as error:  # a vision tower of timm's, which comes with the `hf` extra
+        pytest.skip(str(error).strip())
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
