@@ -9,7 +9,7 @@ print(report)
 result = compress(features, "vidcom2", retention=0.25)   # features [T, N, C]
 """
 
-from adapters import AlreadyPressed, Press, Report, UnsupportedError, families, press
+from adapters import AlreadyPressed, Press, Report, UnsupportedError, families, mark_videos, press
 from adapters.streaming import StreamSession
 from compressors import (
     Budget,
@@ -42,6 +42,7 @@ __all__ = [
     "build",
     "compress",
     "families",
+    "mark_videos",
     "methods",
     "plan_budget",
     "press",

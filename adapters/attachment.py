@@ -31,7 +31,6 @@ from adapters.clock import WHOLE
 from adapters.entry import Entry, Newlines, Positions, is_padding_mask, measure, new_valid, prune, video_planes
 from adapters.errors import UnsupportedError
 from adapters.family import Family, call_arguments
-from adapters.frames import join, runs
 from adapters.places import Places
 from adapters.plan import Plan, assign, make_plan
 from adapters.question import end_ids, question_mask, special_ids
@@ -54,6 +53,7 @@ class _Call(threading.local):
         first: the next forward is a prompt's first.
         asked: tokens of the prompt that holds the question; what generation appends later is not part of it.
         prefilled: when the last prompt was through the model.
+        told: what `generate` was given for the press alone (`Family.told`).
     """
 
     entry: Entry | None = None
@@ -64,6 +64,7 @@ class _Call(threading.local):
     first: bool = True
     asked: int = 0
     prefilled: Any = None
+    told: Mapping[str, Any] = {}
 
 
 class Attachment(Places):
@@ -115,6 +116,9 @@ class Attachment(Places):
 
     def _get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         arguments, same = call_arguments(original, args, kwargs), self._call.same
+        entry = self._call.entry
+        if not self._family.encodes_videos(arguments, None if entry is None else entry.arguments):
+            return original(*args, **kwargs)
         if same:
             arguments = self._family.of_first_video(arguments)
             args, kwargs = (), arguments
@@ -164,23 +168,56 @@ class Attachment(Places):
         given = values.get("attention_mask")
         if record is not None and is_padding_mask(given):
             values = values | _marked(values, self._family.token_marks, tokens.shape[1], given, cache)
-        encoded = (values.get("mm_encoder_outputs") or {}).get("video")
-        if encoded is not None and getattr(encoded, CAPTURE, None) is None:
-            raise UnsupportedError(
-                "mm_encoder_outputs['video'] was computed outside this press, so its layout is unknown: "
-                "call get_video_features under the press, or pass pixel_values_videos."
-            )
-        if input_ids is None and (encoded is not None or values.get("pixel_values_videos") is not None):
+        values, told = self._told(values, tokens)
+        family, encoded = self._family, self._encoded(values)
+        if input_ids is None and (encoded is not None or values.get(family.pixels) is not None):
             raise UnsupportedError("a video with inputs_embeds and no input_ids is not supported: pass input_ids.")
         if tokens.shape[1] > 1 and input_ids is not None:
-            video = self._family.video_mask(self._model, input_ids, values)
+            arguments = {**values, **told}
+            video = family.video_mask(self._model, input_ids, arguments)
             mask = given if is_padding_mask(given) else call.mask
-            call.entry = Entry(input_ids, video, values, record, mask, call.expand, call.first, call.generating, cache)
+            call.entry = Entry(
+                input_ids, video, arguments, record, mask, call.expand, call.first, call.generating, cache
+            )
             if call.first:
                 call.entry.started = self._report.clock.start("prefill", self._base.device)
             if encoded is not None:
                 call.entry.captures.append(getattr(encoded, CAPTURE))
         return (), values
+
+    def _encoded(self, values: Mapping[str, Any]) -> Any:
+        """What the encoder gave for this prompt's videos before the forward."""
+        modality, encoder = self._family.modality, self._family.encoder
+        given = values.get("mm_encoder_outputs") or {}
+        encoded = given.get(modality)
+        if encoded is not None and getattr(encoded, CAPTURE, None) is None:
+            raise UnsupportedError(
+                f"mm_encoder_outputs[{modality!r}] was computed outside this press, so its layout is unknown: "
+                f"call {encoder} under the press, or pass {self._family.pixels}."
+            )
+        return encoded
+
+    def _told(self, values: dict[str, Any], tokens: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The forward's arguments without what is for the press alone, and that, for these tokens `[B, q]`.
+
+        Raises:
+            InputError: it is not of the prompt's shape.
+        """
+        call, names = self._call, self._family.told
+        if not names:
+            return values, {}
+        given = call.told if call.generating else {name: values[name] for name in names if name in values}
+        values = {name: value for name, value in values.items() if name not in names}
+        rows, new = tokens.shape[:2]
+        told = {}
+        for name, value in given.items():
+            value = torch.as_tensor(value)
+            if value.ndim != 2 or rows % value.shape[0] or (not call.generating and value.shape[1] != new):
+                raise InputError(f"{name} has shape {list(value.shape)}, but the prompt [{rows}, {new}].")
+            # A prompt that continues a cache ends with the new tokens; one that is run again begins with the old ones.
+            value = value[:, -new:] if call.first else functional.pad(value, (0, new - value.shape[1]))
+            told[name] = value.to(tokens.device).repeat_interleave(rows // value.shape[0], 0)
+        return values, told
 
     def _close_entry(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling() or self._call.entry is None:
@@ -239,13 +276,13 @@ class Attachment(Places):
         valid = new_valid(entry.two_dimensional_mask(kwargs.get("attention_mask")), embeds)
         video = entry.video.to(embeds.device)
         question = self._question(entry, valid) if self._asks else None
-        expand = entry.expand * capture.sharers
-        found = None if capture.apart is None else runs(entry.ids, video, len(capture.pieces) * expand)
-        measures = measure(valid, video, entry.cache, capture.geometry, question, found)
-        videos = capture.videos(measures.geometry)
-        rows = assign(measures.videos, [v.places for v in videos], expand)
-        if capture.apart is not None:
-            videos, rows = join(videos, rows, measures.runs, capture.apart)
+        family, copies = self._family, entry.expand * capture.sharers
+        further = family.further(self._model, capture, entry.ids, entry.arguments, copies)
+        measures = measure(valid, video, entry.cache, capture.geometry, question, further)
+        videos = family.videos(self._model, capture, measures.geometry, measures.further)
+        rows = assign(measures.videos, [v.places for v in videos], copies)
+        videos, rows = family.joined(videos, rows, measures.further)
+        family.check_rows(rows, entry.expand)
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
         if entry.first and (self._asks or capture.planner is not self):
             capture.plan = None  # features used again: made by another press, or for another question
@@ -339,7 +376,8 @@ class Attachment(Places):
             raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
         lookup = values.get("prompt_lookup_num_tokens") or getattr(config, "prompt_lookup_num_tokens", None)
         self._family.refuse("assisted decoding", values.get("assistant_model") is not None or lookup is not None)
-        with self._generating():
+        told = {name: kwargs.pop(name) for name in self._family.told if name in kwargs}
+        with self._generating(told):
             return original(*args, **kwargs)
 
     @contextmanager
@@ -352,8 +390,9 @@ class Attachment(Places):
             self._call.same = 0
 
     @contextmanager
-    def _generating(self) -> Iterator[None]:
+    def _generating(self, told: Mapping[str, Any]) -> Iterator[None]:
         call = self._call
+        call.told = told
         call.generating, call.expand, call.mask, call.first, call.prefilled = True, 1, None, True, None
         clock, device = self._report.clock, self._base.device
         start = clock.start(WHOLE, device)
@@ -364,6 +403,7 @@ class Attachment(Places):
                 clock.stop("decode", call.prefilled, device)
             clock.stop(WHOLE, start, device)
             call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
+            call.told = {}
 
 
 def _asked(embeds: Tensor, question: Tensor | None, counts: list[int], row: int) -> Tensor:

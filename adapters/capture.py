@@ -27,18 +27,23 @@ class Video:
         features: `[T, N, C]`.
         grid: (h, w) of a frame's tokens.
         structure: where its structural placeholders stand; they are never dropped.
+        valid: `[T, N]` bool, the places that have a token in the prompt; None: all. Only without structure.
+        counts: valid places per frame; given with `valid`.
         tapped: what was read inside the vision tower, by field of `VideoTokens`.
     """
 
     features: Tensor
     grid: tuple[int, int]
     structure: Structure = "none"
+    valid: Tensor | None = None
+    counts: tuple[int, ...] | None = None
     tapped: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def places(self) -> int:
         """Placeholders of this video in the prompt."""
-        return self.features.shape[0] * self.features.shape[1] + self.structural
+        tokens = self.features.shape[0] * self.features.shape[1] if self.counts is None else sum(self.counts)
+        return tokens + self.structural
 
     @property
     def structural(self) -> int:
@@ -74,7 +79,7 @@ class Capture:
     """The videos of one call of the vision tower, not looked at yet.
 
     Attributes:
-        pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies); with `apart`, per frame.
+        pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies).
         geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
             read together with everything else the decoder entry needs.
         structure: where the structural placeholders of each video stand.
@@ -82,7 +87,6 @@ class Capture:
             compressed again.
         planner: whose plan that is.
         sharers: rows of the prompt that ask about the same video and share its compression.
-        apart: pieces are single frames, and those with this many tokens between them in the prompt are one video.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
 
@@ -93,7 +97,6 @@ class Capture:
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
     sharers: int = 1
-    apart: int | None = None
 
     def repeated(self, times: int) -> Capture:
         """The same videos several times over, each to be compressed on its own."""
@@ -103,14 +106,13 @@ class Capture:
             self.geometry.repeat(times, 1),
             self.structure,
             tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
-            apart=self.apart,
         )
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:
         """The captured videos, given the geometry's values on the host."""
         tapped = self.tapped(geometry) if self.tapped is not None else [{}] * len(geometry)
         return [
-            Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.structure, fields)
+            Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.structure, tapped=fields)
             for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from adapters.capture import Capture
 from adapters.errors import UnsupportedError
 from adapters.family import Family
-from adapters.plan import Plan
+from adapters.plan import Plan, front
 from adapters.positions import VideoSpan, contiguous_1d, contiguous_mrope
 from adapters.record import Moved, Record
 from compressors.base import Compression
@@ -34,7 +34,7 @@ class Entry:
     Attributes:
         ids: `[B, L]` the new tokens.
         video: `[B, L]` bool, video placeholders among them.
-        arguments: what the base model was called with.
+        arguments: what the base model was called with, and what the press was told besides.
         record: of the cache the prompt continues, or None.
         mask: the 2-D physical mask, for decoders that only see what others made of it.
         expand: rows per sample.
@@ -89,7 +89,7 @@ class Measures:
         questions: question tokens of each row; 0 where nobody asks.
         past: slots the cache holds already.
         geometry: (T, h, w) of each captured piece.
-        runs: what `adapters.frames.runs` found, where single frames have to be joined to videos.
+        further: what the family wants to know besides (`Family.further`).
     """
 
     lengths: list[int]
@@ -97,7 +97,7 @@ class Measures:
     questions: list[int]
     past: int
     geometry: list[list[int]]
-    runs: list[list[int]] = field(default_factory=list)
+    further: list[int] = field(default_factory=list)
 
 
 def measure(
@@ -106,27 +106,23 @@ def measure(
     cache: Any,
     geometry: Tensor,
     question: Tensor | None = None,
-    runs: Tensor | None = None,
+    further: Tensor | None = None,
 ) -> Measures:
     """Read everything that must be known on the host, in one transfer."""
     rows = video.shape[0]
     past = cache.get_seq_length() if cache is not None else 0
     asked = question.sum(1) if question is not None else torch.zeros_like(video[:, 0], dtype=torch.int64)
     parts = [valid.sum(1), video.sum(1), asked, geometry.flatten()]
-    if runs is not None:
-        parts.append(runs.flatten())
+    if further is not None:
+        parts.append(further)
     if isinstance(past, Tensor):
         parts.append(past.view(1))
     values = torch.cat([part.to(video.device, non_blocking=True) for part in parts]).tolist()
     if isinstance(past, Tensor):
         past = values.pop()
     lengths, videos, questions = (values[i * rows : (i + 1) * rows] for i in range(3))
-    triples, pairs = values[3 * rows : 3 * rows + geometry.numel()], values[3 * rows + geometry.numel() :]
-    return Measures(lengths, videos, questions, past, _cut(triples, 3), _cut(pairs, 2))
-
-
-def _cut(values: list[int], size: int) -> list[list[int]]:
-    return [values[i : i + size] for i in range(0, len(values), size)]
+    flat, rest = values[3 * rows : 3 * rows + geometry.numel()], values[3 * rows + geometry.numel() :]
+    return Measures(lengths, videos, questions, past, [flat[i : i + 3] for i in range(0, len(flat), 3)], rest)
 
 
 def new_valid(mask: Tensor | None, embeds: Tensor) -> Tensor:
@@ -142,7 +138,7 @@ def keep_mask(video: Tensor, plan: Plan, *, structural: bool) -> Tensor:
     flat = []
     for row in plan.rows:
         for planned in row:
-            flat.append(planned.video.spread(planned.compression.mask.to(video.device), structural))
+            flat.append(planned.video.spread(planned.stays.to(video.device), structural))
     base = torch.ones_like(video) if structural else torch.zeros_like(video)
     return base.masked_scatter(video, torch.cat(flat))
 
@@ -233,7 +229,7 @@ def _newlines_last(video: Tensor, plan: Plan, count: int) -> Tensor:
     """`[B, L]`: each column's token when the newlines of a frame follow its tokens; `count` placeholders in all."""
     rows, length = video.shape
     columns = torch.arange(length, device=video.device).expand(rows, length)
-    places = columns.flatten()[_front(video.flatten(), count)]
+    places = columns.flatten()[front(video.flatten(), count)]
     orders, start = [], 0
     for row in plan.rows:
         for planned in row:
@@ -248,10 +244,10 @@ def deepstack(kwargs: Mapping[str, Any], video: Tensor, stays: Tensor, plan: Pla
     visual: Tensor = kwargs["visual_pos_masks"]
     planes: list[Tensor] = kwargs["deepstack_visual_embeds"]
     total = planes[0].shape[0]
-    order = _front(visual.flatten(), total)
+    order = front(visual.flatten(), total)
     kept = stays.to(visual.device).flatten()[order]
     count = total - sum(plan.dropped(row) for row in range(len(plan.rows)))
-    chosen = _front(kept, count)
+    chosen = front(kept, count)
     result = [plane[chosen.to(plane.device)] for plane in planes]
     if not plan.merges:
         return result
@@ -278,9 +274,9 @@ def video_planes(
         return {}
     visual: Tensor = kwargs["visual_pos_masks"]
     planes: list[Tensor] = kwargs["deepstack_visual_embeds"]
-    order = _front(visual.flatten(), planes[0].shape[0])
+    order = front(visual.flatten(), planes[0].shape[0])
     total = sum(sizes[index][0] * sizes[index][1] for row in rows for index in row)
-    places = _front(video.to(visual.device).flatten()[order], total)
+    places = front(video.to(visual.device).flatten()[order], total)
     found: dict[int, dict[str, Tensor]] = {}
     start = 0
     for row in rows:
@@ -294,11 +290,6 @@ def video_planes(
                     for number, plane in enumerate(planes)
                 }
     return found
-
-
-def _front(mask: Tensor, count: int) -> Tensor:
-    """Indices of a 1-D mask's True values, whose number is known: no read on the host."""
-    return torch.sort(mask.logical_not().to(torch.uint8), stable=True).indices[:count]
 
 
 def _take(value: Tensor, index: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture, Structure
+from adapters.capture import Video as CapturedVideo
 from adapters.errors import UnsupportedError
 from adapters.support import FEATURES, Feature
 from adapters.tower import Tower
@@ -40,6 +41,9 @@ class Family(ABC):
         masking: dropping a token equals masking it. False where a masked slot still acts (recurrent and sliding-window
             layers); such a family is held to the hand-pruned sequence alone.
         encoder: the base model's method that encodes videos.
+        modality: under which key `mm_encoder_outputs` holds what that method returned.
+        pixels: the pixels of videos among a prompt's arguments.
+        told: arguments `[B, L]` of a prompt that say something to the press alone and never reach the model.
         mrope: whether positions have three axes.
         token_types: whether the model takes `mm_token_type_ids`.
         equal_frames: the processor stacks the videos of a call, which therefore need equally many frames.
@@ -59,6 +63,9 @@ class Family(ABC):
     refuses: ClassVar[Mapping[Feature, str]] = {}
     masking: ClassVar[bool] = True
     encoder: ClassVar[str] = "get_video_features"
+    modality: ClassVar[str] = "video"
+    pixels: ClassVar[str] = "pixel_values_videos"
+    told: ClassVar[tuple[str, ...]] = ()
     mrope: ClassVar[bool] = False
     token_types: ClassVar[bool] = False
     equal_frames: ClassVar[bool] = False
@@ -87,7 +94,8 @@ class Family(ABC):
         Args:
             model: the whole model.
             input_ids: `[B, L]`.
-            arguments: of the base model's forward (`mm_token_type_ids`, …), for families whose ids do not say it all.
+            arguments: of the base model's forward (`mm_token_type_ids`, …) and what the press was `told`, for families
+                whose ids do not say it all; None where any video token counts.
         """
         return cast(Tensor, input_ids == model.config.video_token_id)
 
@@ -128,6 +136,15 @@ class Family(ABC):
         known = {name: kwargs.get(name) for name in _OF_MASKS}
         return model.create_masks_for_generate(config=model.config, **known, **marks)  # type: ignore[operator]
 
+    def encodes_videos(self, arguments: Mapping[str, Any], forward: Mapping[str, Any] | None) -> bool:
+        """Whether a call of the `encoder` method is one for videos, where it serves images too.
+
+        Args:
+            arguments: its call, by parameter name.
+            forward: the base model's arguments, when it is called inside its forward.
+        """
+        return True
+
     @abstractmethod
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture | None:
         """The videos in what the `encoder` method returned; no computation, no read.
@@ -139,6 +156,56 @@ class Family(ABC):
 
         Returns:
             None where the call encoded no video (a method that serves images too).
+        """
+
+    def further(
+        self, model: PreTrainedModel, capture: Capture, ids: Tensor, arguments: Mapping[str, Any], copies: int
+    ) -> Tensor | None:
+        """More integers on the device that `videos` needs on the host, 1-D; they are read with everything else, once.
+
+        Args:
+            model: the whole model.
+            capture: what `capture` returned.
+            ids: `[B, L]` the prompt's tokens.
+            arguments: of the base model's forward, and what the press was `told`.
+            copies: neighbouring rows that show the same videos (beams, several questions about one).
+        """
+        return None
+
+    def videos(
+        self, model: PreTrainedModel, capture: Capture, geometry: Sequence[Sequence[int]], numbers: Sequence[int]
+    ) -> list[CapturedVideo]:
+        """The captured videos, in prompt order.
+
+        Args:
+            model: the whole model.
+            capture: what `capture` returned.
+            geometry: its values on the host.
+            numbers: those of `further`.
+        """
+        return capture.videos(geometry)
+
+    def joined(
+        self, videos: Sequence[CapturedVideo], rows: Sequence[Sequence[int]], numbers: Sequence[int]
+    ) -> tuple[Sequence[CapturedVideo], Sequence[Sequence[int]]]:
+        """Videos made of those captured one by one, where only the prompt says which belong together.
+
+        Args:
+            videos: what `videos` returned.
+            rows: per row of the batch, indices into them.
+            numbers: those of `further`.
+
+        Returns:
+            The videos to compress, and per row indices into them.
+        """
+        return videos, rows
+
+    def check_rows(self, rows: Sequence[Sequence[int]], expand: int) -> None:  # noqa: B027 (most check nothing)
+        """Refuse a distribution of videos over rows (`adapters.plan.assign`) that the library itself cannot repeat.
+
+        Args:
+            rows: per row, its videos.
+            expand: rows per sample (beams).
         """
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:

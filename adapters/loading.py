@@ -111,9 +111,12 @@ def load_random(
         config = AutoConfig.for_model(**described)
     except (ValueError, KeyError, TypeError) as error:
         raise LoadError(f"architecture {architecture}: {_first_line(error)}") from error
-    with target:
-        options = {"dtype": number, "attn_implementation": attn_implementation}
-        model: Any = AutoModelForImageTextToText.from_config(config, **options)  # type: ignore[no-untyped-call]
+    options = {"dtype": number, "attn_implementation": attn_implementation}
+    try:
+        with target:
+            model: Any = AutoModelForImageTextToText.from_config(config, **options)  # type: ignore[no-untyped-call]
+    except ImportError as error:  # a tower of timm's
+        raise LoadError(f"architecture {architecture}: {_first_line(error)} pip install 'vidpress[hf]'.") from error
     special = [getattr(config, f"{medium}_token_id", None) for medium in ("image", "video", "audio")]
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
@@ -161,9 +164,10 @@ def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:
         text["full_attention_interval"] = min(layers, text["full_attention_interval"])
     if "encoder_layers" in (audio := reduced.get("audio_config", {})):
         audio["encoder_layers"] = min(layers, audio["encoder_layers"])
-    for key in ("depth", "num_hidden_layers"):
-        if key in vision:
-            vision[key] = min(layers, vision[key])
+    for tower in (vision, vision.get("model_args", {})):  # timm's towers keep theirs apart
+        for key in ("depth", "num_hidden_layers"):
+            if key in tower:
+                tower[key] = min(layers, tower[key])
     for key in ("deepstack_visual_indexes", "fullatt_block_indexes"):
         if key in vision:
             vision[key] = list(range(min(layers, len(vision[key]))))

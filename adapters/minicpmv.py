@@ -12,7 +12,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture
+from adapters.capture import Video as CapturedVideo
 from adapters.family import Family, register_family
+from adapters.frames import join, runs
 from adapters.support import Feature
 from adapters.video import Video
 
@@ -50,8 +52,18 @@ class MiniCPMV46(Family):
         mode = arguments.get("downsample_mode") or model.config.downsample_mode
         sides = sizes // (2 if mode == "4x" else 4)
         geometry = torch.cat([torch.ones_like(sides[:, :1]), sides], dim=1)
+        return Capture(output.pooler_output, geometry)
+
+    def further(
+        self, model: PreTrainedModel, capture: Capture, ids: Tensor, arguments: Mapping[str, Any], copies: int
+    ) -> Tensor:
+        return runs(ids, self.video_mask(model, ids, arguments), len(capture.pieces) * copies).flatten()
+
+    def joined(
+        self, videos: Sequence[CapturedVideo], rows: Sequence[Sequence[int]], numbers: Sequence[int]
+    ) -> tuple[Sequence[CapturedVideo], Sequence[Sequence[int]]]:
         # A frame ends with one mark and the next begins with one.
-        return Capture(output.pooler_output, geometry, apart=2)
+        return join(videos, rows, [numbers[i : i + 2] for i in range(0, len(numbers), 2)], apart=2)
 
     def together(self, calls: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pixels of all frames stand in one row, side by side."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from adapters.capture import Capture, Video
@@ -26,6 +27,12 @@ class Planned:
     def dropped(self) -> int:
         """Placeholders that leave the prompt."""
         return self.compression.tokens.total - self.compression.kept
+
+    @property
+    def stays(self) -> Tensor:
+        """Bool, one per visual placeholder in order: whether it stays. Reads nothing on the host."""
+        tokens, mask = self.compression.tokens, self.compression.mask.flatten()
+        return mask if tokens.valid is None else mask[front(tokens.valid.flatten(), tokens.total)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,11 @@ class Plan:
     def dropped(self, row: int) -> int:
         """Placeholders that leave a row."""
         return sum(planned.dropped for planned in self.rows[row])
+
+
+def front(mask: Tensor, count: int) -> Tensor:
+    """Indices of a 1-D mask's True values, whose number is known: no read on the host."""
+    return torch.sort(mask.logical_not().to(torch.uint8), stable=True).indices[:count]
 
 
 def assign(counts: Sequence[int], places: Sequence[int], expand: int) -> list[list[int]]:
@@ -125,6 +137,8 @@ def make_plan(
             tokens = VideoTokens(
                 video.features,
                 grid=video.grid,
+                valid=video.valid,
+                counts=video.counts,
                 query=query(row) if asks else None,
                 planes=planes().get(index, {}) if compressor.merges else {},
                 index=ordinal,

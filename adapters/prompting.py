@@ -12,11 +12,12 @@ from torch.nn import functional
 from transformers.video_utils import VideoMetadata
 
 from adapters.family import family_of
+from adapters.image_frames import ASK, VIDEO_OF_TOKEN, frames_are_images, mark_videos
 from adapters.micro import MicroProcessor
 from adapters.video import Video
 from compressors.errors import InputError
 
-_PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids"}
+_PER_TOKEN = {"input_ids", "attention_mask", "mm_token_type_ids", VIDEO_OF_TOKEN}
 
 
 def prompt(processor: Any, question: str, video: Video) -> dict[str, Tensor]:
@@ -46,17 +47,36 @@ def prompts(processor: Any, questions: Sequence[str], videos: Sequence[Video]) -
         return processor(questions, videos)
     if isinstance(processor, MicroProcessor):
         return dict(processor([processor.prompt(question) for question in questions], [v.frames for v in videos]))
-    inputs = processor(
-        text=[_chat(processor, question) for question in questions],
-        videos=[video.frames.permute(0, 3, 1, 2) for video in videos],
-        text_kwargs={"padding": True, "padding_side": "left"},
-        videos_kwargs={
+    return processed(processor, [_chat(processor, question) for question in questions], videos)
+
+
+def processed(
+    processor: Any, texts: Sequence[str], videos: Sequence[Video], images: Sequence[Any] = ()
+) -> dict[str, Tensor]:
+    """What a Hugging Face processor makes of chat texts and their media, padded on the left (on the CPU).
+
+    Args:
+        processor: the processor.
+        texts: with a place for each image and video.
+        videos, images: of all texts, in order.
+    """
+    marks = frames_are_images(processor)
+    media: dict[str, Any] = {"images": [*images]} if images else {}
+    if videos:
+        frames: list[Any] = [video.frames.permute(0, 3, 1, 2) for video in videos]
+        if marks:  # SmolVLM's processor wants them by text
+            rest = iter(frames)
+            frames = [[next(rest) for _ in range(text.count(processor.video_token))] for text in texts]
+        told = {
             "video_metadata": [metadata(video) for video in videos],
             "do_sample_frames": False,
             **_whole_frames(processor),
-        },
-        return_tensors="pt",
-    )
+        }
+        media |= {"videos": frames, "videos_kwargs": told}
+    options = {"text_kwargs": {"padding": True, "padding_side": "left"}, "return_tensors": "pt"}
+    inputs = processor(text=[*texts], **media, **options, **(ASK if marks else {}))
+    if marks:
+        inputs = mark_videos(processor, inputs)
     return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
 
 
@@ -68,11 +88,12 @@ def _whole_frames(processor: Any) -> dict[str, int]:
 def questions_about(processor: Any, questions: Sequence[str], video: Video) -> dict[str, Tensor]:
     """A batch of questions about one video, for `Press.same_video`: its pixels stand in it once."""
     inputs = prompts(processor, questions, [video] * len(questions))
-    pixels = inputs["pixel_values_videos"]
+    name = "pixel_values_videos" if "pixel_values_videos" in inputs else "pixel_values"
+    pixels = inputs[name]
     axis = -1 if pixels.shape[0] == 1 else 0  # some processors pack all videos into one row
     first = pixels.narrow(axis, 0, pixels.shape[axis] // len(questions))
     # A copy: a view would keep the pixels of all rows in memory.
-    return {**inputs, "pixel_values_videos": first.clone(memory_format=torch.contiguous_format)}
+    return {**inputs, name: first.clone(memory_format=torch.contiguous_format)}
 
 
 def places_per_group(model: Any, processor: Any, frames: int, height: int, width: int) -> int:
@@ -162,6 +183,8 @@ class LayoutProcessor:
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **media}
         if self.family.token_types:
             inputs["mm_token_type_ids"] = self.family.types(self.model, input_ids)
+        if VIDEO_OF_TOKEN in self.family.told:
+            inputs[VIDEO_OF_TOKEN] = self.family.video_mask(self.model, input_ids).long()
         return inputs
 
     def batch_decode(self, ids: Tensor, skip_special_tokens: bool = True) -> list[str]:
@@ -175,6 +198,7 @@ __all__ = [
     "answers",
     "metadata",
     "places_per_group",
+    "processed",
     "prompt",
     "prompts",
     "questions_about",

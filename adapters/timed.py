@@ -29,9 +29,10 @@ class Stopwatch(Places):
     def __init__(self, model: PreTrainedModel, clock: Clock) -> None:
         super().__init__()
         self._clock, self._call = clock, _Call()
-        base = family_of(model).base(model)
+        self._family = family_of(model)
+        base = self._family.base(model)
         self._device = base.device
-        self._replace(base, "get_video_features", self._get_video_features)
+        self._replace(base, self._family.encoder, self._get_video_features)
         self._hook(base.register_forward_pre_hook(self._begin))
         self._hook(base.register_forward_hook(self._end))
         self._replace(model, "generate", self._generate)
@@ -58,6 +59,7 @@ class Stopwatch(Places):
         call, clock = self._call, self._clock
         call.generating, call.started, call.prefilled = True, None, None
         start = clock.start(WHOLE, self._device)
+        kwargs = {name: value for name, value in kwargs.items() if name not in self._family.told}
         try:
             return original(*args, **kwargs)
         finally:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapters.errors import UnsupportedError
 from adapters.micro import MicroProcessor
-from adapters.prompting import metadata
+from adapters.prompting import processed
 from adapters.video import Video
 
 Messages = Sequence[Mapping[str, Any]]
@@ -79,13 +79,7 @@ def inputs_of(processor: Any, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     videos = [video for prompt in prompts for video in prompt.videos]
     if isinstance(processor, MicroProcessor):
         return dict(processor(texts, [video.frames for video in videos] or None))
-    media: dict[str, Any] = {"images": images} if images else {}
-    if videos:
-        told = {"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False}
-        media |= {"videos": [video.frames.permute(0, 3, 1, 2) for video in videos], "videos_kwargs": told}
-    padding = {"padding": True, "padding_side": "left"}
-    inputs = processor(text=texts, **media, text_kwargs=padding, return_tensors="pt")
-    return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    return processed(processor, texts, videos, images)
 
 
 def _image(processor: Any, source: Any) -> Any:

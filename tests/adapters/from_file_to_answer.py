@@ -22,6 +22,7 @@ prepare_torchvision()
 import transformers  # noqa: E402
 from transformers.video_utils import load_video  # noqa: E402
 
+from adapters.image_frames import frames_are_images  # noqa: E402
 from compressors import build  # noqa: E402
 from compressors.budget import Budget  # noqa: E402
 from tests.adapters import tiny, truth  # noqa: E402
@@ -74,6 +75,7 @@ def check(family: tiny.Family, clip: Path, method: str) -> None:
     frames, metadata = load_video(str(clip), backend="pyav")
     texts = [f"user: {family.video_text} what moves? assistant:", "user: are you there? assistant:"]
     made = processor(family)
+    assert frames_are_images(made) == bool(family.known.told), "the command line would state frames for another family"
     inputs = tiny.Prompt(
         family.processed(made, texts, frames, metadata),
         [family.processed(made, [text], frames, metadata) for text in texts],

@@ -58,7 +58,7 @@ class Generated:
 def generated(model: Any, inputs: dict[str, Tensor], steps: int = STEPS, **options: Any) -> Generated:
     """`model.generate` with everything recorded that truth can be compared with."""
     out = model.generate(
-        **inputs,
+        **tiny.understood(model, inputs),
         max_new_tokens=steps,
         return_dict_in_generate=True,
         output_logits=True,
@@ -78,7 +78,7 @@ def generated(model: Any, inputs: dict[str, Tensor], steps: int = STEPS, **optio
 @torch.no_grad()
 def manual_loop(model: Any, inputs: dict[str, Tensor], steps: int, masks: bool) -> tuple[Tensor, Tensor]:
     """Greedy decoding by calling the model itself, without position ids; with or without the full-length mask."""
-    out = model(**inputs, use_cache=True)
+    out = model(**tiny.understood(model, inputs), use_cache=True)
     mask = inputs["attention_mask"]
     tokens, logits = [], []
     for step in range(steps):

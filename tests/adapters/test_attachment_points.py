@@ -131,8 +131,9 @@ def test_signatures(family: tiny.Family) -> None:
     assert "expand_size" in expand, moved("of beams (model._expand_inputs_for_generation)", f"parameters {expand}")
     forward = names(model.forward)
     wanted = ["input_ids", "attention_mask", "position_ids", "past_key_values", "labels"]
-    for name in wanted + ["logits_to_keep"] * family.keeps_logits:
-        assert name in forward, moved(BASE, f"the model's forward has no parameter {name}")
+    for name in (*wanted, "logits_to_keep"):
+        found = name in forward or name in family.forward_lacks
+        assert found, moved(BASE, f"the model's forward has no parameter {name}")
     if marks := family.known.token_marks:
         masks = names(model.create_masks_for_generate)
         want = ["config", "inputs_embeds", "attention_mask", "past_key_values", "position_ids", *marks]
@@ -150,16 +151,16 @@ def test_features_arrive_as_one_object_with_the_videos_in_order(watched: Watched
     family, (sample,) = watched.family, watched.inputs.samples
     capture = family.known.capture(watched.model, output, watched.calls[FEATURES][0][0])
     assert capture is not None, moved(FEATURES, "no videos are found in its result")
-    shapes = family.shapes(sample)
-    if capture.apart is not None:  # frames one by one
-        shapes = [(1, h, w) for t, h, w in shapes for _ in range(t)]
-    assert capture.geometry.tolist() == [list(shape) for shape in shapes], moved(FEATURES, "videos have other shapes")
-    pieces = [piece.reshape(-1, piece.shape[-1]) for piece in capture.pieces]
-    found = [len(piece) for piece in pieces]
-    assert found == [t * h * w for t, h, w in shapes], moved(FEATURES, f"{found} tokens for videos of {shapes}")
+    numbers = family.known.further(watched.model, capture, sample["input_ids"], sample, 1)
+    read = [] if numbers is None else numbers.tolist()
+    videos = family.known.videos(watched.model, capture, capture.geometry.tolist(), read)
+    videos, _ = family.known.joined(videos, [range(len(videos))], read)
+    shapes, found = family.shapes(sample), [(len(video.features), *video.grid) for video in videos]
+    assert found == shapes, moved(FEATURES, f"videos of {found} for {shapes}")
     row = watched.hooked[DECODER][0][1]["inputs_embeds"][0][family.video_mask(sample)]
     visual = torch.cat([family.visual(shape) for shape in shapes])
-    assert torch.equal(row[visual], family.known.embed(watched.model, torch.cat(pieces)).to(row.dtype)), moved(
+    embedded = family.known.embed(watched.model, torch.cat([video.features.flatten(0, 1) for video in videos]))
+    assert torch.equal(row[visual], embedded.to(row.dtype)), moved(
         FEATURES, "what it gives is not what the decoder gets at the placeholders"
     )
     encoded = [kwargs.get("mm_encoder_outputs") for _, kwargs in watched.hooked[BASE][:1]]

@@ -24,7 +24,7 @@ from torch import Tensor
 from compressors.base import Compression, Compressor
 from compressors.budget import Budget
 from compressors.tokens import VideoTokens
-from tests.adapters.tiny import IMAGE, SPECIAL, VIDEO, Family, Prompt
+from tests.adapters.tiny import IMAGE, SPECIAL, VIDEO, Family, Prompt, understood
 
 # Arguments of a decoder that a row has fields for, or that are made for every call.
 OWN = {"input_ids", "inputs_embeds", "position_ids", "attention_mask", "visual_pos_masks"}
@@ -40,8 +40,8 @@ class Row:
         embeds: `[L, C]` after image and video features were put in.
         positions: `[A, L]`.
         deepstack: `[L, C]` per layer, zero at text.
-        videos: per video of the row, its index over the whole batch, the places `[T·N]` of its tokens in the row, and
-            (T, h, w).
+        videos: per video of the row, its index over the whole batch, the places `[T·N]` of its tokens in the row (-1:
+            it has none), and (T, h, w).
         logical: length before anything was dropped.
         delta: largest position + 1 - logical, what the library adds to later positions outside `generate`.
         dropped: `[L]` bool, True where `masked` hides a token.
@@ -84,7 +84,7 @@ def decoder_call(model: Any, sample: Mapping[str, Tensor]) -> dict[str, Any]:
 
     handle = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
     try:
-        model.generate(**sample, max_new_tokens=1)
+        model.generate(**understood(model, sample), max_new_tokens=1)
     finally:
         handle.remove()
     return calls[0]
@@ -122,10 +122,15 @@ def _row(model: Any, family: Family, sample: Mapping[str, Tensor], first: int) -
         if isinstance(value, Tensor) and value.shape[:2] == (1, length) and name not in OWN
     }
     videos, at = [], family.video_mask(sample).nonzero().squeeze(1)
-    for index, shape in enumerate(family.shapes(sample), first):
+    for index, (shape, present) in enumerate(zip(family.shapes(sample), family.present(sample), strict=True), first):
         visible = family.visual(shape)
+        if present is not None:
+            visible = visible[: int(present.sum())]
         mine, at = at[: len(visible)], at[len(visible) :]
-        videos.append((index, mine[visible], shape))
+        places = mine[visible]
+        if present is not None:
+            places = torch.full(present.shape, -1).masked_scatter(present, places)
+        videos.append((index, places, shape))
     assert not len(at), f"{len(at)} video placeholders of no video"
     delta = int(positions.max()) + 1 - length
     nothing = torch.zeros(length, dtype=torch.bool)
@@ -143,7 +148,11 @@ def clips(rows: Sequence[Row]) -> list[VideoTokens]:
         for index, places, (t, h, w) in row.videos:
             features, *planes = (plane[places].view(t, h * w, -1) for plane in (embeds, *row.deepstack))
             named = {f"deepstack_{i}": plane for i, plane in enumerate(planes)}
-            found.append(VideoTokens(features, grid=(h, w), planes=named, index=index))
+            tokens = VideoTokens(features, grid=(h, w), planes=named, index=index)
+            if (valid := (places >= 0).view(t, h * w)).all():
+                found.append(tokens)
+            else:
+                found.append(tokens.with_(valid=valid, counts=tuple(valid.sum(1).tolist())))
     return found
 
 
@@ -162,7 +171,7 @@ def _dropped(row: Row, results: Sequence[Compression]) -> Tensor:
     """`[L]` bool: the video tokens that the compressor did not keep."""
     dropped = torch.zeros(len(row.ids), dtype=torch.bool)
     for index, places, _ in row.videos:
-        dropped[places] = True
+        dropped[places[places >= 0]] = True
         dropped[places[results[index].keep]] = False
     return dropped
 

@@ -36,6 +36,10 @@ PARAMETERS = {
     "molmo2": 8_661_703_120,
     "minicpmv4_6": 1_300_659_440,
     "minicpmv4_7": 1_300_659_440,
+    "internvl3": 7_944_373_760,
+    "smolvlm2": 2_246_784_880,
+    "perception_lm": 1_533_524_992,
+    "video_llama_3": 8_044_744_944,
 }
 
 
@@ -47,8 +51,11 @@ def parameters(described: dict) -> int:
     if described["model_type"] not in CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} does not have {described['model_type']}")
     config = AutoConfig.for_model(**described)
-    with torch.device("meta"):
-        return sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
+    except ImportError as error:  # a vision tower of timm's, which comes with the `hf` extra
+        pytest.skip(str(error).strip())
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -27,6 +27,7 @@ from tests.adapters.tiny.models import (
     quiet_generation,
     randomize,
     tiny_llama,
+    understood,
     untouched,
 )
 from tests.adapters.tiny.prompts import (
@@ -79,6 +80,7 @@ __all__ = [
     "randomize",
     "text_ids",
     "tiny_llama",
+    "understood",
     "untouched",
     "videos",
 ]

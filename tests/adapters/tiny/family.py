@@ -67,7 +67,7 @@ class Family(ABC):
         positions_need_mask: in a forward without a mask the library has no M-RoPE, just consecutive positions.
         constants: further arguments of every call, the same for one sample and for many.
         tolerance: relative error that its decoder's own float32 arithmetic costs, in a float64 model too.
-        keeps_logits: whether its forward takes `logits_to_keep`.
+        forward_lacks: what most models' forward takes and this one's does not.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
     """
 
@@ -95,7 +95,7 @@ class Family(ABC):
     encoder_parameters: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
     tolerance: ClassVar[float] = 0.0
-    keeps_logits: ClassVar[bool] = True
+    forward_lacks: ClassVar[frozenset[str]] = frozenset()
     skips: ClassVar[Mapping[str, str]] = {}
 
     positions_need_mask: ClassVar[bool] = False
@@ -162,6 +162,10 @@ class Family(ABC):
     @abstractmethod
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
         """(T, h, w) in tokens of each video of one sample."""
+
+    def present(self, sample: Mapping[str, Tensor]) -> list[Tensor | None]:
+        """Of each video of one sample, `[T·N]` bool: which visual tokens have a placeholder; None: all."""
+        return [None] * len(self.shapes(sample))
 
     def visual(self, shape: tuple[int, int, int]) -> Tensor:
         """Which of a video's placeholders are visual, in order; the others are structural. Bool."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 import transformers
 
+from adapters import family_of
 from tests.adapters.tiny import families
 from tests.adapters.tiny.family import EOS, PAD, SPECIAL, TEXT, VOCABULARY, Family
 
@@ -76,6 +78,12 @@ def untouched(
 ) -> Any:
     """The shared model of the same weights that no test may press or change: what truth is computed with."""
     return _master(family.name, attention, dtype, vocabulary)
+
+
+def understood(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that the model takes: an unpressed one does not know what is told to a press alone."""
+    told = () if "_vidpress" in vars(model) else family_of(model).told
+    return {name: value for name, value in inputs.items() if name not in told}
 
 
 def tiny_llama() -> Any:
