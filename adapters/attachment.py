@@ -279,9 +279,9 @@ class Attachment(Places):
         family, copies = self._family, entry.expand * capture.sharers
         further = family.further(self._model, capture, entry.ids, entry.arguments, copies)
         measures = measure(valid, video, entry.cache, capture.geometry, question, further)
-        videos = family.videos(self._model, capture, measures.geometry, measures.further)
-        rows = assign(measures.videos, [v.places for v in videos], copies)
-        videos, rows = family.joined(videos, rows, measures.further)
+        captured = family.videos(self._model, capture, measures.geometry, measures.further)
+        assigned = assign(measures.videos, [v.places for v in captured], copies)
+        videos, rows = family.joined(captured, assigned, measures.further)
         family.check_rows(rows, entry.expand)
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
         if entry.first and (self._asks or capture.planner is not self):

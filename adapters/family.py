@@ -38,6 +38,8 @@ class Family(ABC):
         supplies: requirement classes the adapter can satisfy; `lacks` says which of their values a model cannot.
         refuses: features that do not work, with the reason: what is named here is refused under a press, what is not
             named is tested (`tests/adapters/test_support.py`).
+        reuses: whether a cacher can be bound to its vision tower (`adapters.layer_layouts`).
+        streams: whether `StreamSession` knows how its prompt goes on.
         masking: dropping a token equals masking it. False where a masked slot still acts (recurrent and sliding-window
             layers); such a family is held to the hand-pruned sequence alone.
         encoder: the base model's method that encodes videos.
@@ -61,6 +63,8 @@ class Family(ABC):
     layout: ClassVar[str]
     supplies: ClassVar[tuple[type[Requirement], ...]] = (Grid, History, Query)
     refuses: ClassVar[Mapping[Feature, str]] = {}
+    reuses: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     masking: ClassVar[bool] = True
     encoder: ClassVar[str] = "get_video_features"
     modality: ClassVar[str] = "video"
@@ -275,12 +279,13 @@ class Family(ABC):
         Raises:
             UnsupportedError: naming the family, the feature and the reason.
         """
-        if asked and feature in self.refuses:
-            raise self.refusal(feature, self.refuses[feature])
+        reason = self.support()[feature] if asked else None
+        if reason is not None:
+            raise self.refusal(feature, reason)
 
     def refusal(self, what: str, reason: str) -> UnsupportedError:
         """The error for something that does not work."""
-        return UnsupportedError(f"{what}: not supported for {self.name} under a press: {reason}")
+        return UnsupportedError(f"{what}: not supported for {self.name}: {reason}")
 
     def check_call(self, model: PreTrainedModel, arguments: Mapping[str, Any], *, positions: str, expand: int) -> None:
         """Refuse a prompt with videos for what this call asks for, beyond what `refuses` says of every call.
@@ -301,6 +306,10 @@ class Family(ABC):
         reasons = {feature: self.refuses.get(feature) for feature in FEATURES}
         if not {Attention, Keys, FrameFeatures} & set(self.supplies):
             reasons["encoder taps"] = reasons["encoder taps"] or "the layout of its vision tower is not described"
+        if not self.reuses:
+            reasons["cacher"] = "how the layers of its vision tower are called is not described to cachers"
+        if not self.streams:
+            reasons["streaming"] = "how its prompt goes on from chunk to chunk is not described"
         return reasons
 
     def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:

@@ -31,6 +31,7 @@ class GLM4V(Qwen2VL):
     model_types = ("glm4v", "glm4v_moe", "glm46v")
     classes = "Glm4vForConditionalGeneration, Glm4vMoeForConditionalGeneration, Glm46VForConditionalGeneration"
     checkpoint = "zai-org/GLM-4.1V-9B-Thinking"
+    streams = False
     layout = "one run of image tokens per group of two frames, timestamps between; no images beside a video"
     position_groups = "frame"
     refuses: ClassVar[Mapping[Feature, str]] = (

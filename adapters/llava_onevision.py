@@ -26,6 +26,8 @@ class LlavaOnevision(Family):
     classes = "LlavaOnevisionForConditionalGeneration"
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
+    reuses = True
+    streams = True
     layout = "pooled frames in one run, a newline after the video"
     equal_frames = True
 

@@ -45,6 +45,7 @@ class Press:
             raise UnsupportedError(f"this {type(model).__name__} cannot be pressed: {reason}.")
         check_supplies(model, self.family, compressor)
         if compressor.cacher is not None:
+            self.family.refuse("cacher")
             tower_layers(model)
         self._attachment: Attachment | None = None
         self._report: Report | None = None

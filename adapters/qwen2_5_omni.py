@@ -34,6 +34,7 @@ class Thinker(Family):
     """What the thinkers of the Omni models share. Only video tokens are dropped; audio is text to a press."""
 
     token_types = False
+    streams = False
     refuses: ClassVar[Mapping[Feature, str]] = (
         {} if _REPEATS_VIDEOS else {"beams": "this version of transformers repeats a video's patches in a wrong order"}
     )
@@ -64,6 +65,7 @@ class Qwen25Omni(Thinker, Qwen25VL):
     classes = "Qwen2_5OmniThinkerForConditionalGeneration"
     checkpoint = "Qwen/Qwen2.5-Omni-7B"
     layout = "one run of tokens per video, two frames per group; audio of the video in between, untouched"
+    reuses = False  # its layers project queries, keys and values one by one
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
         ids, media = super().laid_out(model, video)

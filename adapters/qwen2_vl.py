@@ -27,6 +27,8 @@ class Qwen2VL(Family):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
     classes = "Qwen2VLForConditionalGeneration"
     checkpoint = "Qwen/Qwen2-VL-7B-Instruct"
+    reuses = True
+    streams = True
     layout = "one run of tokens per video, two frames per group"
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     mrope = True

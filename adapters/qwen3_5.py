@@ -23,6 +23,7 @@ class Qwen35(Qwen3VL):
     classes = "Qwen3_5ForConditionalGeneration, Qwen3_5MoeForConditionalGeneration"
     checkpoint = "Qwen/Qwen3.5-9B"
     layout = "one run per group of two frames, timestamps between; linear and full attention layers"
+    streams = False
     masking = False
     refuses: ClassVar[Mapping[Feature, str]] = {
         "assisted decoding": "transformers cannot take rejected tokens back out of its recurrent states"

@@ -14,5 +14,7 @@ Feature = Literal[
     "assisted decoding",
     "chat turns",
     "contiguous positions",
+    "cacher",
+    "streaming",
 ]
 FEATURES: tuple[Feature, ...] = get_args(Feature)

@@ -26,6 +26,7 @@ class VideoLlava(LlavaOnevision):
     model_types = ("video_llava",)
     classes = "VideoLlavaForConditionalGeneration"
     checkpoint = "LanguageBind/Video-LLaVA-7B-hf"
+    streams = False
     layout = "a class token and all patches of each frame, in one run"
     frames = 8
 

@@ -20,7 +20,7 @@ from rich.padding import Padding
 from adapters.micro import clip_path
 from adapters.streaming import build_memory
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
 from experiments.display import facts
 from experiments.results import output_folder, versions, write_json
 from experiments.sessions import session_from
@@ -151,11 +151,14 @@ def session_settings(cfg: DictConfig) -> dict[str, Any]:
         raise InputError("task=stream needs a memory: memory=retrieval, memory=window or memory=full.")
     memory: Any = OmegaConf.to_container(cfg.memory, resolve=True)
     build_memory(memory)
+    layout = layout_from(cfg)
+    if layout["newlines"] != "raster":
+        raise InputError(f"newlines={cfg.newlines} is for whole videos: task=stream leaves newlines where they stand.")
     return {
         "form": one_of("task.form", cfg.task.form, ("video", "turns")),
         "chunk": int(number("task.chunk", cfg.task.chunk, 1, whole=True)),
         "system": None if cfg.task.system is None else str(cfg.task.system),
-        "positions": positions_from(cfg),
+        "positions": layout["positions"],
     }
 
 

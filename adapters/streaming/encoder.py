@@ -122,6 +122,7 @@ class Encoder:
                 taps.remove()
         arguments = {} if grid is None else {"video_grid_thw": grid}
         capture = self._family.capture(self._model, output, arguments)
+        assert capture is not None
         capture.tapped = functools.partial(recording.on_grid, self._family, self._model)
         (video,) = capture.videos([[int(v) for v in row] for row in capture.geometry.tolist()])
         frames, places, _ = video.features.shape

@@ -127,6 +127,7 @@ class StreamSession:
     ) -> None:
         family = family_of(model)
         self._model, self._family, self._processor = model, family, processor
+        family.refuse("streaming")
         self._refuse_pressed()
         compressor = _compressor(model, pruner, cacher, params, [retention, tokens, tokens_per_frame])
         self._pruner = None if pruner in (None, "none") else compressor
@@ -143,7 +144,7 @@ class StreamSession:
             wording=wording_of(model, processor, system, framed=framed),
             axes=axes,
             framed=framed,
-            newline=bool(family.trailing),
+            newline=family.structure(model) == "video_end",
             per_second=getattr(vision, "tokens_per_second", None) if family.mrope and not framed else None,
             seconds=self._encoder.group / self._fps,
             text_position=text_position,

@@ -18,6 +18,7 @@ from compressors.requirements import Attention, FrameFeatures, Keys
 from tests.adapters import tiny, truth
 from tests.adapters.given import Given, GivenMerge
 from tests.adapters.harness import EAGER, STEPS, close, generated, second_turn
+from tests.adapters.streaming.streams import QUESTION, fed, frames, model_and_processor, one_video, prefill, session
 from tests.adapters.test_press import snapshot
 from vidpress import press
 
@@ -99,11 +100,35 @@ def taps(family: tiny.Family, feature: Feature) -> None:
         raise RequirementError("no method that reads the tower runs")
 
 
+def reuse(family: tiny.Family, feature: Feature) -> None:
+    """Where everything is computed anew a cacher changes nothing; a part reused, dropping goes on as ever."""
+    inputs, _, _ = case(family, "one")
+    model, want = tiny.build(family), generated(tiny.build(family), inputs)
+    with press(model, "none", cacher={"name": "stc", "update_ratio": 1.0}) as report:
+        close(generated(model, inputs).logits, want.logits, EAGER)
+    with press(model, "random", retention=0.5, cacher={"name": "stc", "update_ratio": 0.25}) as report:
+        assert torch.isfinite(generated(model, inputs).logits).all()
+    assert report.reuse is not None
+    assert 0 < report.reuse < 1
+    assert report.kept < report.visual
+
+
+def stream(family: tiny.Family, feature: Feature) -> None:
+    """A stream that forgets nothing is one prefill of the same prompt; `streaming/` has everything else."""
+    model, processor = model_and_processor(family)
+    shown = frames(6)
+    with session(model, processor) as running:
+        answer = fed(running, shown, (1, 3, 2)).ask(QUESTION, max_new_tokens=1, logits=True)
+    close(answer.logits[0], prefill(model, one_video(processor, shown)), EAGER)
+
+
 DRIVE: dict[Feature, Callable[[tiny.Family, Feature], None]] = {
     **dict.fromkeys(FEATURES, plain),
     "encoder taps": taps,
     "beams": beams,
     "chat turns": turns,
+    "cacher": reuse,
+    "streaming": stream,
 }
 
 
@@ -161,7 +186,7 @@ def test_what_is_refused_is_refused_by_name(family: tiny.Family, monkeypatch: py
 
     def refused(feature: Feature, run: Callable[[], Any]) -> None:
         monkeypatch.setattr(type(known), "refuses", {feature: reasons[feature]})
-        with pytest.raises(UnsupportedError, match=f"{feature}: not supported for {known.name} .*{reasons[feature]}"):
+        with pytest.raises(UnsupportedError, match=f"{feature}: not supported for {known.name}.*{reasons[feature]}"):
             run()
         monkeypatch.undo()
 
@@ -183,10 +208,12 @@ def test_what_is_refused_is_refused_by_name(family: tiny.Family, monkeypatch: py
         "assisted decoding": lambda: call(prompt_lookup_num_tokens=2),
         "chat turns": again,
         "batch": lambda: _batch(family, model),
+        "cacher": lambda: press(model, "none", cacher="stc"),
+        "streaming": lambda: session(*model_and_processor(family)),
     }
     assert set(ways) == set(reasons)
     for feature, run in ways.items():
-        if known.refuses.get(feature) is None:
+        if known.support()[feature] is None:
             refused(feature, run)
 
 

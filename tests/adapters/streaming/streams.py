@@ -37,10 +37,8 @@ def model_and_processor(family: tiny.Family, **options: Any) -> tuple[Any, Layou
 
 
 def processor_for(model: Any) -> LayoutProcessor:
-    """Its processor; a group of small frames has few tokens."""
-    processor = LayoutProcessor(model)
-    processor.min_tokens = 1
-    return processor
+    """Its processor."""
+    return LayoutProcessor(model)
 
 
 def session(model: Any, processor: Any, **settings: Any) -> StreamSession:
