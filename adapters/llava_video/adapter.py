@@ -31,6 +31,7 @@ class LlavaVideo(LlavaOnevision):
     classes = "LlavaVideoForConditionalGeneration"
     checkpoint = "lmms-lab/LLaVA-Video-7B-Qwen2"
     reuses = True
+    streams = False
     layout = "pooled frames, a newline after each row of a frame"
     frames = 64
 
