@@ -375,8 +375,9 @@ def test_every_familys_tower_is_found(family: tiny.Family) -> None:
 
 
 def features(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    names = ("pixel_values_videos", "video_grid_thw")
-    out = model.get_video_features(**{name: inputs[name] for name in names if name in inputs}, return_dict=True)
+    # By position: the pixels' argument was renamed between versions of the library.
+    given = [inputs[name] for name in ("pixel_values_videos", "video_grid_thw") if name in inputs]
+    out = model.get_video_features(*given, return_dict=True)
     pooled = out.pooler_output
     return pooled.flatten(0, 1) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
 
