@@ -120,7 +120,7 @@ class Replay:
 
     def __call__(self) -> list[Tensor]:
         outputs = []
-        for number, frame in enumerate(self._torch.split(pixels, 1)):
+        for number, frame in enumerate(torch.split(self._pixels, 1)):
             graph, output = self._graphs[(number if self._interval is None else number % self._interval) > 0]
             self._input.copy_(frame)
             graph.replay()
