@@ -11,8 +11,9 @@ from torch import Tensor
 from compressors.base import Allocator, Compression, Compressor, Merger, Part, Selector, TokenScorer
 from compressors.budget import FrameBudgets
 from compressors.errors import BuildError
+from compressors.functional.histories import Histories
 from compressors.functional.ragged import count_per_frame
-from compressors.requirements import Requirement
+from compressors.requirements import History, Requirement
 from compressors.tokens import VideoTokens
 
 
@@ -52,7 +53,7 @@ class Composition(Compressor):
             )
         if self.merger is not None and self.selector.merges:
             raise BuildError(f"{self.selector.name} merges while it selects, so it takes no merger: use merger=none.")
-        fields = [need.field for need in self.requirements]
+        fields = [need.field for need in self.requirements if not isinstance(need, History)]
         for name in {f for f in fields if fields.count(f) > 1}:
             clash = sorted(f"{self.who_needs(need)} needs {need}" for need in self.requirements if need.field == name)
             raise BuildError(f"two parts need different {name}: {' and '.join(clash)}; there is one of it only.")
@@ -99,9 +100,9 @@ class Composition(Compressor):
         return {kind: repr(part) for kind, part in self.parts.items()}
 
     def _compress(self, tokens: VideoTokens, total: int, retention: float) -> Compression:
-        scores = self.scorer(tokens) if self.scorer is not None else None
+        scores = self.scorer(self._seen_by(self.scorer, tokens)) if self.scorer is not None else None
         budgets = self._allocate(tokens, scores, total, retention)
-        chosen = self.selector.select(tokens, scores, budgets)
+        chosen = self.selector.select(self._seen_by(self.selector, tokens), scores, budgets)
         keep, merge = chosen.keep, chosen.merge
         per_frame = count_per_frame(keep, tokens) if budgets.per_frame is None else budgets.per_frame
         if self.merger is not None:
@@ -109,15 +110,31 @@ class Composition(Compressor):
         return Compression(tokens, keep, per_frame, scores, merge, self.next_history(tokens))
 
     def next_history(self, tokens: VideoTokens) -> Any:
-        # Two parts that carry something carry the same thing, or the composition was not built.
-        carrier = next((part for part in self.parts.values() if part.stateful), self.scorer)
-        return tokens.history if carrier is None else carrier.next_history(tokens)
+        # Parts that carry a state of one name carry the same thing.
+        carriers = {state: part for part in self.parts.values() for state in _states(part)}
+        after = {state: part.next_history(self._seen_by(part, tokens)) for state, part in carriers.items()}
+        if len(after) > 1:
+            return Histories(after)
+        return next(iter(after.values()), tokens.history)
+
+    def _seen_by(self, part: Part, tokens: VideoTokens) -> VideoTokens:
+        """The tokens as a part sees them: where parts carry different states, each finds its own."""
+        states = _states(part)
+        if not states or len(_states(self)) < 2:
+            return tokens
+        return Histories.of(states[0], tokens)
 
     def _allocate(self, tokens: VideoTokens, scores: Tensor | None, total: int, retention: float) -> FrameBudgets:
         if self.allocator is None:
             return FrameBudgets(total, None, min(tokens.places, total))
+        tokens = self._seen_by(self.allocator, tokens)
         if not self.allocator.exact:
             per_frame = self.allocator.at_retention(tokens, scores, retention)
             counts = per_frame.tolist()
             return FrameBudgets(sum(counts), per_frame, max(counts))
         return self.allocator.spend(tokens, scores, total)
+
+
+def _states(part: Part) -> list[str]:
+    """The names of the stream states that a part carries."""
+    return sorted({need.state for need in part.requirements if isinstance(need, History)})

@@ -21,11 +21,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapters.streaming.errors import SaveError
+from compressors.allocators.causal_fca import CausalState
+from compressors.functional.histories import Histories
 from compressors.functional.last_frame import LastFrame
 from compressors.functional.stream_memory import StreamMemory
 
 FORMAT, VERSION = "vidpress.stream", 1
-_STATES: dict[str, Any] = {cls.__name__: cls for cls in (StreamMemory, LastFrame)}
+_STATES: dict[str, Any] = {cls.__name__: cls for cls in (StreamMemory, LastFrame, CausalState, Histories)}
 _SAMPLE = 16  # values of each weight that tell models apart
 
 
@@ -82,7 +84,8 @@ def read(path: str | Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any],
                 )
             theirs, values = json.loads(header["settings"]), json.loads(header["values"])
             _compare(source, theirs, json.loads(json.dumps(dict(settings))))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            # Copies: what is only mapped would change, or end the process, with the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SaveError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:

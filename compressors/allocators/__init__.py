@@ -1,5 +1,6 @@
 """Allocators: how many tokens each frame may keep; and the frame scorers they own."""
 
+from compressors.allocators.causal_fca import CausalFrameCompressionAdjustment
 from compressors.allocators.dycoke import DyCokePattern
 from compressors.allocators.evs import VideoRanking
 from compressors.allocators.fca import FrameCompressionAdjustment
@@ -14,6 +15,7 @@ from compressors.allocators.uniqueness_mass import UniquenessMass
 from compressors.allocators.vcast import Curvature
 
 __all__ = [
+    "CausalFrameCompressionAdjustment",
     "Curvature",
     "DifferentialTokenDrop",
     "DyCokePattern",

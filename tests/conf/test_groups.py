@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from adapters.streaming import build_memory
 from compressors import build
 from compressors.methods import PARTS, method_names
 from compressors.registry import make, names, plugins
@@ -41,6 +43,10 @@ def test_every_file_composes(group: str, choice: str) -> None:
         assert compressor_from(cfg).title == cfg.compressor.name
     elif group in presets.GROUPS and choice != "none":
         make(group, OmegaConf.to_container(cfg[group]))
+    elif group == "memory" and choice != "none":
+        stated = OmegaConf.to_container(cfg[group])
+        assert {"name": choice, **dataclasses.asdict(build_memory(stated))} == stated
+        assert build_memory(stated) == build_memory(choice), "files state the defaults"
 
 
 @pytest.mark.parametrize("name", method_names())
