@@ -129,7 +129,7 @@ def line_of(run: str, sample: Sample, video: str | None = None) -> dict[str, Any
 
 def failed_line(run: str, sample: Sample, error: Exception, video: str | None = None) -> dict[str, Any]:
     """The line of a sample that could not be answered."""
-    nothing = {"answer": None, "right": None, "visual": 0, "kept": 0, "seconds": {}}
+    nothing: dict[str, Any] = {"answer": None, "right": None, "visual": 0, "kept": 0, "seconds": {}}
     return {**line_of(run, sample, video), **nothing, "error": str(error)}
 
 

@@ -35,6 +35,7 @@ def session_from(
         VidpressError: something that the model or a session cannot do.
     """
     memory: Any = OmegaConf.to_container(cfg.memory, resolve=True)
+    known: dict[str, Any] = {} if fps is None else {"fps": fps}
     prunes = not isinstance(method, NoCompression)
     return StreamSession(
         model,
@@ -43,6 +44,6 @@ def session_from(
         pruner=method if prunes else None,
         memory=build_memory(memory),
         **(budget if prunes else {}),
-        **({} if fps is None else {"fps": fps}),
+        **known,
         **settings,
     )

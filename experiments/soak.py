@@ -1,14 +1,13 @@
 """Whether a session stays as it is: `python -m experiments.soak --frames 20000`.
 
-Generated frames without end go through the embedded model with cacher, pruner and a bounded memory; now and then a question
-is asked. Resident memory and time per frame after a warm-up, by when the memory must be full, are compared with those at the
-end. What else the command line of `run.py` sets may follow as KEY=VALUE: memory=window memory.recent=512.
+Generated frames without end go through the embedded model with cacher, pruner and a bounded memory; now and then a
+question is asked. Resident memory and time per frame after a warm-up, by when the memory must be full, are compared
+with those at the end. What else the command line of `run.py` sets may follow as KEY=VALUE: memory=window.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +17,13 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
 from adapters.errors import LoadError
 from adapters.streaming import StreamSession
-from compressors.errors import InputError
+from compressors.errors import InputError, VidpressError
 from experiments.assembly import budget_from, check_numbers, compressor_from
 from experiments.benchmarking.memory import resident
 from experiments.display import counting_bar, facts
@@ -64,7 +64,7 @@ class Point:
 
 
 def main() -> None:
-    """Feed, print what grew, write `soak.json`, `soak.csv` and, with the extra `report`, `soak.png`; status 1 if it grew."""
+    """Feed, say what grew, write `soak.json`, `.csv` and, with the extra `report`, `.png`; exit status 1 if it grew."""
     parser = argparse.ArgumentParser(description="Feed a session for long, and see whether anything grows.")
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--every", type=int, default=200, help="frames between rows of the curve, with a question each")
@@ -81,9 +81,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.frames < 10 * options.every or options.every % options.chunk or not 0 < options.warmup < 0.9:
         parser.error("--frames must be at least 10 times --every, a multiple of --chunk, and --warmup in (0, 0.9)")
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("config", overrides=[*SETTINGS, *options.settings])
-    points = soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock])
+    try:
+        with initialize_config_module("conf", version_base="1.3"):
+            cfg = compose("config", overrides=[*SETTINGS, *options.settings])
+        points = soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock])
+    except (VidpressError, HydraException) as error:
+        parser.error(str(error))
     result = {
         "task": "soak",
         "settings": [*SETTINGS, *options.settings],

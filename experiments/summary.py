@@ -25,7 +25,7 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
     done = [line for line in lines if line["error"] is None]
     kinds = _kinds(done)
     visual, kept = (sum(line[name] for line in done) for name in ("visual", "kept"))
-    stages = done[0]["seconds"] if done else {}
+    stages = dict.fromkeys(stage for line in done for stage in line["seconds"])
     return {
         **_score(done),
         "failed": len(lines) - len(done),
@@ -57,12 +57,12 @@ def protocol_scores(lines: Sequence[Line], how: str | None) -> dict[str, Any] | 
 
     Args:
         lines: of one run, failed ones too.
-        how: `groups`: kinds are `<group>_<task>`, a group is the mean of its tasks and the total the mean of the groups;
+        how: `groups`: kinds are `<group>_<task>`, a group is the mean of its tasks, the total the mean of the groups;
             `questions`: the total is the share of all questions. None for data without a protocol.
 
     Returns:
-        n, unanswered, total; share of right answers by task; with groups also groups, and `mean_of_tasks` (some print that
-        as the total). None without a protocol or lines.
+        n, unanswered, total; share of right answers by task; with groups also groups, and `mean_of_tasks` (some print
+        that as the total). None without a protocol or lines.
     """
     if how is None or not lines:
         return None

@@ -1,7 +1,7 @@
 """`data=micro_stream`: generated streams, longer than any clip that the embedded model was trained on.
 
-At each moment (the end of each period of a stream, see `experiments/micro/streams.py`) three sorts of questions are asked,
-in the forms that the model was trained on:
+At each moment (the end of each period of a stream, see `experiments/micro/streams.py`) three sorts of questions are
+asked, in the forms that the model was trained on:
 
 * `now_…`: shape, colour and direction of what is moving, which was something else in the period before;
 * `earlier_…`: shape, colour and time of the flash that was visible for two frames at some time before;

@@ -1,10 +1,10 @@
 """`data=ovobench`: OVO-Bench (arXiv 2501.05510), questions at a certain second of a stream.
 
-The annotation file is a JSON list. Backward and real-time tasks have one question each (`question`, `options`, `gt`: the
-number of the right option, `realtime`: the second at which it is asked). The three forward tasks are asked several
-times while the video goes on, once per entry of `test_info` (`realtime` and the right answer at that time): REC counts a
-motion, SSR says whether a step is being done, CRR whether enough has been seen to answer. Here every one of those times is a
-sample of its own, as in the published scoring. Whatever is asked, the video is shown from 0 to that second.
+The annotation file is a JSON list. Backward and real-time tasks have one question each (`question`, `options`, `gt`:
+the number of the right option, `realtime`: the second at which it is asked). The three forward tasks are asked several
+times while the video goes on, once per entry of `test_info` (`realtime` and the right answer at that time): REC counts
+a motion, SSR says whether a step is being done, CRR whether enough has been seen to answer. Here every one of those
+times is a sample of its own, as in the published scoring. Whatever is asked, the video is shown from 0 to that second.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class OvoBench(Dataset):
         return self._paths[sample.id]
 
     def is_right(self, sample: Sample, reply: str) -> bool:
-        """The benchmark's rule: REC by all digits of the reply, the others if the reply contains the right letter or word.
+        """The benchmark's rule: REC by all digits of the reply, the others if it contains the right letter or word.
 
         (A reply that names every letter would pass; the prompts ask for one alone.)
         """
@@ -203,4 +203,4 @@ def _forward(name: str, task: str, video: str, row: Mapping[str, Any], problems:
 
 def _sample(name: str, task: str, video: str, prompt: str, answer: str, at: float) -> Sample:
     """The options stand in the prompt, so the answer is a text: a letter, a number, Yes or No."""
-    return Sample(name, f"{video}[0-{at:g}]", prompt, answer, kind=f"{GROUP_OF[task]}_{task}", end=until(at))
+    return Sample(name, f"{video}[0-{at}]", prompt, answer, kind=f"{GROUP_OF[task]}_{task}", end=until(at))

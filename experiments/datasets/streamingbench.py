@@ -1,4 +1,4 @@
-"""`data=streamingbench`: StreamingBench's real-time visual understanding (arXiv 2411.03628), 2500 questions about 500 videos.
+"""`data=streamingbench`: StreamingBench's real-time visual understanding (arXiv 2411.03628), 2500 questions.
 
 The CSV has one question per row: `question_id` (`…_sample_<n>_<m>`: question m about `sample_<n>/video.mp4`),
 `task_type`, `question`, `time_stamp` (`H:M:S`: when it is asked), `answer` (a letter), `options` (a list written as in
@@ -85,7 +85,7 @@ def load(data: DictConfig) -> Dataset:
     """The data set of `conf/data/streamingbench.yaml`.
 
     Raises:
-        InputError: no file or folder, an unknown task, a wrong number, or rows of another form, each named with its line.
+        InputError: no file or folder, an unknown task, a wrong number, or rows of another form, named with their lines.
     """
     path = annotation_file(data, "Real_Time_Visual_Understanding.csv")
     context: Any = data.context
@@ -127,11 +127,11 @@ def _sample(row: Mapping[str, Any], line: int, context: float | None, problems: 
         if not options[0].startswith("A."):
             options = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
         prompt = _PROMPT.format(question=question, options="\n".join(options))
-        sample = Sample(name, f"{name.rpartition('_')[0]}[0-{at:g}]", prompt, answer, kind=kind, end=until(at))
+        sample = Sample(name, f"{name.rpartition('_')[0]}[0-{at}]", prompt, answer, kind=kind, end=until(at))
         if context is None or context >= at:
             return sample
         return dataclasses.replace(
-            sample, video=f"{name.rpartition('_')[0]}[{at - context:g}-{at:g}]", start=at - context
+            sample, video=f"{name.rpartition('_')[0]}[{at - context}-{at}]", start=at - context
         )
     return None
 

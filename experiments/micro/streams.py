@@ -1,8 +1,8 @@
 """Generated streams: clips that go on for longer than any training clip, with one moving object after another.
 
 A stream has the scenes, the distractors and the single flash of a clip of its length (`clips.sample_clip`); its moving
-object is replaced by another in every period. So there is something to see now that was not there before, something that
-happened once, and something that adds up.
+object is replaced by another in every period. So there is something to see now that was not there before, something
+that happened once, and something that adds up.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def summarise(samples: pd.DataFrame, groups: Groups, against: Sequence[str] = ("
         `KEYS`; seeds; n, failed (not in n), right, accuracy, low, high (Wilson, 95 %); per group g: g_accuracy, g_low,
         g_high, g_n; per method m of `against`: relative_to_m (ratio of accuracies), minus_m, minus_m_low, minus_m_high
         (bootstrap over videos, 95 %), p_m (McNemar, exact), n_m; visual, kept (mean tokens of a question's video),
-        retention (their ratio); median seconds per question of each stage, and total, their sum; of sessions the mean of
-        each of `STREAM` over questions, of frame_seconds the median.
+        retention (their ratio); median seconds per question of each stage, and total, their sum; of sessions the mean
+        of each of `STREAM` over questions, of frame_seconds the median.
     """
     chosen = {kind for kinds in groups.values() for kind in kinds}
     samples = samples[samples["kind"].isin(chosen)]
