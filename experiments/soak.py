@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
 from adapters.errors import LoadError
 from adapters.streaming import StreamSession
-from compressors.errors import InputError
+from compressors.errors import InputError, VidpressError
 from experiments.assembly import budget_from, check_numbers, compressor_from
 from experiments.benchmarking.memory import resident
 from experiments.display import counting_bar, facts
@@ -80,9 +81,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.frames < 10 * options.every or options.every % options.chunk or not 0 < options.warmup < 0.9:
         parser.error("--frames must be at least 10 times --every, a multiple of --chunk, and --warmup in (0, 0.9)")
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("config", overrides=[*SETTINGS, *options.settings])
-    points = soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock])
+    try:
+        with initialize_config_module("conf", version_base="1.3"):
+            cfg = compose("config", overrides=[*SETTINGS, *options.settings])
+        points = soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock])
+    except (VidpressError, HydraException) as error:
+        parser.error(str(error))
     result = {
         "task": "soak",
         "settings": [*SETTINGS, *options.settings],

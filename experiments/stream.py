@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -65,7 +62,7 @@ def run(cfg: DictConfig) -> None:
     model, processor = model_from(cfg)
     with session_from(cfg, model, processor, pruner, budget, **settings) as session:
         stream = Stream(session, source, questions, pace)
-        with Recorder(output_folder(), sample) as recorder, on_terminate():
+        with Recorder(output_folder(), sample) as recorder:
             watch(stream, [recorder], source.title, every, typing=typing, serve=serve)
     result = {
         "source": source.title,
@@ -229,23 +226,6 @@ def typing_is_possible(cfg: DictConfig) -> bool:
     """Whether somebody may type questions: at a terminal that is no source, in a run that is no sweep."""
     single = HydraConfig.get().mode == RunMode.RUN
     return single and cfg.source.name != "stdin" and sys.stdin is not None and sys.stdin.isatty()
-
-
-@contextmanager
-def on_terminate() -> Generator[None, None, None]:
-    """The signal that ends services ends the stream like Ctrl-C, in good order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def show(result: dict[str, Any]) -> None:

@@ -81,43 +81,42 @@ class StreamRunner:
             with self._session(reseeded(self.methods[name], number, self.draw), rate) as session:
                 watch = Watch(session, self.cfg.task.chunk, CLOCKS[self.cfg.task.clock])
                 for moment, asked in watch.moments(self.dataset, samples, self.cfg.fps):
-                    lines += self._ask(name, stream, session, watch, moment, asked)
+                    for line in self._ask(name, stream, session, watch, moment, asked):
+                        lines.append(line)
         except VidpressError as error:  # the video, or a memory that is full: what was answered before counts
             lines += [failed_line(name, sample, error, stream) for sample in samples[len(lines) :]]
         return lines
 
     def _ask(
         self, name: str, stream: str, session: StreamSession, watch: Watch, moment: float, asked: Sequence[Sample]
-    ) -> list[dict[str, Any]]:
+    ) -> Iterator[dict[str, Any]]:
         """The questions of one moment; what came since the moment before is divided among them."""
-        status, lines = session.status, []
+        status = session.status
         since = {stage: spent / len(asked) for stage, spent in watch.spent().items()}
         for sample in asked:
             started = time.perf_counter()
             answer = session.ask(sample.prompt, max_new_tokens=self.cfg.max_new_tokens)
-            lines.append(
-                {
-                    **line_of(name, sample, stream),
-                    "answer": answer.text,
-                    "right": self.dataset.is_right(sample, answer.text),
-                    "visual": status.tokens,
-                    "kept": status.kept,
-                    "seconds": {**since, "decode": time.perf_counter() - started},
-                    "error": None,
-                    "stream": {
-                        "frames": status.frames,
-                        "at": moment,
-                        "held": status.held,
-                        "used": answer.tokens_used,
-                        "device_bytes": status.device_bytes,
-                        "host_bytes": status.host_bytes,
-                        "disk_bytes": status.disk_bytes,
-                        "reuse": status.reuse,
-                        "frame_seconds": watch.frame_seconds,
-                    },
-                }
-            )
-        return lines
+            spent, reply = time.perf_counter() - started, answer.text.strip()
+            yield {
+                **line_of(name, sample, stream),
+                "answer": reply,
+                "right": self.dataset.is_right(sample, reply),
+                "visual": status.tokens,
+                "kept": status.kept,
+                "seconds": {**since, "decode": spent},
+                "error": None,
+                "stream": {
+                    "frames": status.frames,
+                    "at": moment,
+                    "held": status.held,
+                    "used": answer.tokens_used,
+                    "device_bytes": status.device_bytes,
+                    "host_bytes": status.host_bytes,
+                    "disk_bytes": status.disk_bytes,
+                    "reuse": status.reuse,
+                    "frame_seconds": watch.frame_seconds,
+                },
+            }
 
 
 class Watch:

@@ -25,7 +25,7 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
     done = [line for line in lines if line["error"] is None]
     kinds = _kinds(done)
     visual, kept = (sum(line[name] for line in done) for name in ("visual", "kept"))
-    stages = done[0]["seconds"] if done else {}
+    stages = dict.fromkeys(stage for line in done for stage in line["seconds"])
     return {
         **_score(done),
         "failed": len(lines) - len(done),

@@ -203,4 +203,4 @@ def _forward(name: str, task: str, video: str, row: Mapping[str, Any], problems:
 
 def _sample(name: str, task: str, video: str, prompt: str, answer: str, at: float) -> Sample:
     """The options stand in the prompt, so the answer is a text: a letter, a number, Yes or No."""
-    return Sample(name, f"{video}[0-{at:g}]", prompt, answer, kind=f"{GROUP_OF[task]}_{task}", end=until(at))
+    return Sample(name, f"{video}[0-{at}]", prompt, answer, kind=f"{GROUP_OF[task]}_{task}", end=until(at))

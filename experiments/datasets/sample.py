@@ -71,4 +71,4 @@ class Dataset(ABC):
 
     def stream(self, sample: Sample) -> str:
         """The stream that a question interrupts: a file from the second at which it begins to be shown."""
-        return f"{self.path(sample)}@{sample.start or 0:g}"
+        return f"{self.path(sample)}@{sample.start or 0.0}"

@@ -127,12 +127,10 @@ def _sample(row: Mapping[str, Any], line: int, context: float | None, problems: 
         if not options[0].startswith("A."):
             options = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
         prompt = _PROMPT.format(question=question, options="\n".join(options))
-        sample = Sample(name, f"{name.rpartition('_')[0]}[0-{at:g}]", prompt, answer, kind=kind, end=until(at))
+        sample = Sample(name, f"{name.rpartition('_')[0]}[0-{at}]", prompt, answer, kind=kind, end=until(at))
         if context is None or context >= at:
             return sample
-        return dataclasses.replace(
-            sample, video=f"{name.rpartition('_')[0]}[{at - context:g}-{at:g}]", start=at - context
-        )
+        return dataclasses.replace(sample, video=f"{name.rpartition('_')[0]}[{at - context}-{at}]", start=at - context)
     return None
 
 

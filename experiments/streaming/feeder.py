@@ -42,7 +42,7 @@ class Feeder(threading.Thread):
         lag, longest_lag: seconds between a frame's moment and the end of its feeding: of the last chunk, and the worst.
         status: the session's, after the last step.
         error: what ended it, if it was neither the end nor `stop`.
-        done: set at its very end; `join` must not be interrupted by Ctrl-C, it takes the thread for ended then.
+        done: set at its very end.
     """
 
     def __init__(

@@ -87,6 +87,8 @@ class Reader(threading.Thread):
                     return
                 else:
                     due = self._due(picture.time)
+                    if self._halt.is_set():  # its time has not come
+                        return
                     if sampler.takes(picture.time):
                         self._take(picture, due)
                     else:

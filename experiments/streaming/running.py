@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.streaming.feeder import Feeder
+from experiments.streaming.interrupts import Interrupts
 from experiments.streaming.questions import Asked, Inbox, Question
 from experiments.streaming.queue import FrameQueue
 from experiments.streaming.reader import Reader
@@ -100,7 +101,8 @@ class Stream:
         return asked.answered
 
     def run(self, watchers: Sequence[Watcher]) -> None:
-        """Run until the source has ended and every question is answered, or until Ctrl-C; then all is in order.
+        """Run until the source has ended and every question is answered, or until Ctrl-C or SIGTERM; then all is in
+        order.
 
         A second Ctrl-C does not wait for what is in hand. What went wrong is `error`.
         """
@@ -109,12 +111,9 @@ class Stream:
         self._reader.start()
         self._feeder.start()
         try:
-            self._watch()
-        except KeyboardInterrupt:
-            self._interrupted = True
-            self._halt.set()
-            self._notice("stopping after what is in hand; Ctrl-C again quits at once")
-            self._watch()
+            with Interrupts() as interrupts:
+                while not self._feeder.done.wait(self._pace.refresh):
+                    self._look(interrupts.count)
         finally:
             self._halt.set()
             self._queue.cut()
@@ -122,16 +121,21 @@ class Stream:
         self._over = True
         self._show()
 
-    def _watch(self) -> None:
-        while not self._feeder.done.wait(self._pace.refresh):
-            since, patience = self._reader.waiting_since, self._source.watched
-            waits = since is not None and patience is not None and time.monotonic() - since > patience
-            if waits and self._stalled is None:
-                self._stalled = SourceError(f"{self._source.title}: nothing came for {patience:g} s", "stalled")
-                self._queue.end()
-            if self._stalled or self._reader.error:
-                self._feeder.leave_after_the_end()
-            self._show()
+    def _look(self, interrupts: int) -> None:
+        if interrupts and not self._interrupted:
+            self._interrupted = True
+            self._halt.set()
+            self._notice("stopping after what is in hand; Ctrl-C again quits at once")
+        if interrupts > 1:
+            raise KeyboardInterrupt
+        since, patience = self._reader.waiting_since, self._source.watched
+        waits = since is not None and patience is not None and time.monotonic() - since > patience
+        if waits and self._stalled is None:
+            self._stalled = SourceError(f"{self._source.title}: nothing came for {patience:g} s", "stalled")
+            self._queue.end()
+        if self._stalled or self._reader.error:
+            self._feeder.leave_after_the_end()
+        self._show()
 
     def _show(self) -> None:
         self._fps = self._rates(time.monotonic())

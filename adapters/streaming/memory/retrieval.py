@@ -200,11 +200,11 @@ class RetrievalStore(WindowStore):
         super().restore(tensors, values, device)
         for row, (number, start, following, size) in enumerate(values["blocks"]):
             keys, stored = tensors[f"block{number}.keys"], tensors[f"block{number}.values"]
-            block = HostBlock(number, tuple(start), tuple(following), size, keys.clone(), stored.clone())
+            block = HostBlock(number, tuple(start), tuple(following), size, keys, stored)
             self._archive.add(block, tensors["representatives"][row])
         self._archive.trim()
         for row, (number, units) in enumerate(values["marks"]):
-            self._marks.append(_Mark(number, units, tensors["totals"][row].clone()))
+            self._marks.append(_Mark(number, units, tensors["totals"][row]))
         self._next = values["next"]
 
     def close(self) -> None:
