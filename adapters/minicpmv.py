@@ -39,7 +39,7 @@ class MiniCPMV46(Family):
         "assisted decoding": "the library does not do it with recurrent layers",
     }
     masking = False
-    side = 448  # of a square frame, as the published processor scales them
+    side = 32  # patches of a square frame, as the published processor scales them
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
         """Marks included, which have no names in the configuration: the token before a frame or image and the next."""
@@ -72,12 +72,12 @@ class MiniCPMV46(Family):
         return media | {name: torch.cat(parts, dim=-1) for name, parts in packed.items() if parts}
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
-        """Frames scaled to about 448² pixels, not sliced."""
+        """Frames scaled to about 32² patches, not sliced."""
         config, patch = model.config, model.config.vision_config.patch_size
         merge = 2 if config.downsample_mode == "4x" else 4
         frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
-        scale = self.side / math.sqrt(frames.shape[2] * frames.shape[3])
-        rows, columns = (max(1, round(scale * length / (patch * merge))) for length in frames.shape[2:])
+        scale = self.side / merge / math.sqrt(frames.shape[2] * frames.shape[3])
+        rows, columns = (max(1, round(scale * length)) for length in frames.shape[2:])
         height, width = rows * merge, columns * merge
         size = (height * patch, width * patch)
         frames = functional.interpolate(frames, size=size, mode="bicubic", antialias=True).clamp(-1, 1)

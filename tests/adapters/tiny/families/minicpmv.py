@@ -123,6 +123,7 @@ class MiniCPMV47(MiniCPMV46):
     skips: Mapping[str, str] = {
         **MiniCPMV46.skips,
         "test_a_video_after_a_cached_prefix": "the library counts on from the model's last prompt, unpressed too",
+        "test_ids_named_by_configurations": "its marks are known by where they stand",
     }
     token_types = True
     forward_lacks = frozenset()
