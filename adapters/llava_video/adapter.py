@@ -30,7 +30,6 @@ class LlavaVideo(LlavaOnevision):
     model_types = ("llava_video",)
     classes = "LlavaVideoForConditionalGeneration"
     checkpoint = "lmms-lab/LLaVA-Video-7B-Qwen2"
-    reuses = True
     streams = False
     layout = "pooled frames, a newline after each row of a frame"
     frames = 64
