@@ -84,7 +84,8 @@ def read(path: str | Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any],
                 )
             theirs, values = json.loads(header["settings"]), json.loads(header["values"])
             _compare(source, theirs, json.loads(json.dumps(dict(settings))))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            # Copies: what is only mapped would change, or end the process, with the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SaveError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:

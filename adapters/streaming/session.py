@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapters.caching import bind_cacher
-from adapters.errors import AlreadyPressed
+from adapters.errors import AlreadyPressed, UnsupportedError
 from adapters.family import family_of
 from adapters.press import PRESSED, check_supplies
 from adapters.streaming import saving
@@ -137,6 +137,11 @@ class StreamSession:
         axes = 3 if family.mrope else 1
         framed = family.position_groups == "frame"
         _check_choices(form, text_position, positions, axes, label)
+        if axes == 1 and self._pruner is not None and positions == "original" and _flash(model):
+            raise UnsupportedError(
+                f"FlashAttention takes gaps in 1-D positions for the start of another sequence, and the pruner leaves "
+                f"such gaps in {type(model).__name__}: use positions=contiguous, or load the model with sdpa."
+            )
         vision = model.config.vision_config
         self._form = Form(
             kind=form,
@@ -578,6 +583,10 @@ def _compressor(
         )
     check_supplies(model, family_of(model), compressor)
     return compressor
+
+
+def _flash(model: PreTrainedModel) -> bool:
+    return "flash" in str(model.config.get_text_config()._attn_implementation)
 
 
 def _tower_needs(compressor: Compressor | None) -> frozenset[Requirement]:

@@ -70,13 +70,13 @@ def wording_of(model: Any, processor: Any, system: str | None, *, framed: bool) 
     """
     if isinstance(processor, LayoutProcessor):
         return BytesWording(processor, system, framed)
-    return ChatWording(model, processor, system, framed)
+    return ChatWording(model, processor, system)
 
 
 class ChatWording(Wording):
     """By the processor's chat template."""
 
-    def __init__(self, model: Any, processor: Any, system: str | None, framed: bool) -> None:
+    def __init__(self, model: Any, processor: Any, system: str | None) -> None:
         self._processor, self._tokenizer = processor, processor.tokenizer
         self._system: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         if system is not None and not hasattr(processor, "pixels"):  # Hugging Face templates want a list
@@ -84,8 +84,8 @@ class ChatWording(Wording):
         marks = [getattr(model.config, f"vision_{end}_token_id", None) for end in ("start", "end")]
         names = ["" if mark is None else str(self._tokenizer.convert_ids_to_tokens(mark)) for mark in marks]
         self._marks = (names[0], names[1])
-        video = str(processor.video_token)
-        self._place = names[0] + video + names[1] if framed else video
+        # Where frames have marks of their own, the library's processors still leave the template's around all of them.
+        self._place = str(processor.video_token)
 
     def opening(self, *, turns: bool) -> Tensor:
         if not turns:

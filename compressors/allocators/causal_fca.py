@@ -47,8 +47,9 @@ class CausalFrameCompressionAdjustment(Allocator):
     when its frame came) over the temperature, it asks for `r·(1 + strength·(p_t - 1/w))` tokens, where r is retention
     times its places. Fractions carry over to the next frame.
 
-    The bucket gains r per frame, holds `burst·r` at most and is full when a stream starts; a frame gets no more than
-    what is in it. So any k frames in a row keep at most `(burst + k - 1)·r` tokens, and a frame at most its places.
+    The bucket gains r per frame, holds `burst·r` at most (or one token, if that is more) and is full when a stream
+    starts; a frame gets no more than what is in it. So any k frames in a row keep at most `(burst + k - 1)·r` tokens,
+    and a frame at most its places.
     A frame gets `min_tokens` if the bucket holds them. The bound from below: whoever asked for less left the rest in
     the bucket for later frames, as far as it fits.
 
@@ -118,11 +119,12 @@ class CausalFrameCompressionAdjustment(Allocator):
         zero = torch.zeros((), dtype=torch.float64, device=tokens.device)
         level, carry = (zero + self.burst, zero) if before is None else (before.level, before.carry)
         rate = (retention or 0.0) * tokens.places
+        most_level = max(self.burst, 1 / rate) if rate else self.burst
         budgets = []
         for t in range(tokens.frames if rate else 0):
             capacity = tokens.capacity[t].double()
             deposit = capacity / tokens.places
-            level = (level + deposit).clamp_max(self.burst)
+            level = (level + deposit).clamp_max(most_level)
             wanted = rate * deposit * shares[t] + carry
             whole = torch.round(wanted).clamp_min(0.0)
             carry = (wanted - whole).clamp(-0.5, 0.5)

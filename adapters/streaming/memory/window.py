@@ -220,7 +220,7 @@ class WindowStore(Store):
         sizes = [size for size, _, _ in values["units"]]
         positions = torch.split(tensors["positions"], sizes, dim=1) if sizes else ()
         for (_, start, following), places in zip(values["units"], positions, strict=True):
-            self._units.append(Unit(tuple(start), tuple(following), places.clone()))
+            self._units.append(Unit(tuple(start), tuple(following), places.to(device)))
         self._sink_tokens, self._sink_end = values["sink_tokens"], tuple(values["sink_end"])
         self.gap, self.tail = tuple(values["gap"]), tuple(values["tail"])
         self.begun = values["begun"]
