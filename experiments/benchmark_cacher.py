@@ -59,7 +59,7 @@ def operations(given: argparse.Namespace, cacher: STC | None) -> float:
     """Operations of the tower over all frames, patch embedding included."""
     layers = [LayerSize(given.width, 2 * given.width * given.mlp)] * given.layers
     places = given.side**2
-    embedding = 2 * given.frames * places * 3 * PATCH**2 * given.width
+    embedding: float = 2 * given.frames * places * 3 * PATCH**2 * given.width
     return embedding + tower_operations(cacher, layers, places, given.frames)
 
 
@@ -68,7 +68,7 @@ def stream(tower: nn.Module, cacher: STC, pixels: Tensor) -> list[Tensor]:
     binding = bind_cacher(tower, cacher)
     try:
         with binding.using(binding.new_state()):
-            return [tower(frame).last_hidden_state for frame in pixels.split(1)]
+            return [tower(frame).last_hidden_state for frame in torch.split(pixels, 1)]
     finally:
         binding.remove()
 
@@ -85,7 +85,7 @@ def clip(tower: nn.Module, cacher: STC, pixels: Tensor) -> list[Tensor]:
 
 def dense(tower: nn.Module, pixels: Tensor, size: int) -> list[Tensor]:
     """The tower as it is, so many frames per call."""
-    return [tower(frames).last_hidden_state for frames in pixels.split(size)]
+    return [tower(frames).last_hidden_state for frames in torch.split(pixels, size)]
 
 
 class Replay:
@@ -103,7 +103,7 @@ class Replay:
             with self._binding.using(state):
                 return tower(self._input).last_hidden_state  # type: ignore[no-any-return]
 
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # buffers are allocated here, outside the graphs
             for _ in range(2):
@@ -120,7 +120,7 @@ class Replay:
 
     def __call__(self) -> list[Tensor]:
         outputs = []
-        for number, frame in enumerate(self._pixels.split(1)):
+        for number, frame in enumerate(torch.split(self._pixels, 1)):
             graph, output = self._graphs[(number if self._interval is None else number % self._interval) > 0]
             self._input.copy_(frame)
             graph.replay()
@@ -180,11 +180,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 def timed(run: Callable[[], Any], device: str, clock: str) -> float:
     """Seconds of a run: of the clock on the wall, or of this process's time on processors, for busy machines."""
     now = time.process_time if clock == "processor" else time.perf_counter
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    wait()
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.synchronize()
     start = now()
     run()
-    wait()
+    if on_gpu:
+        torch.cuda.synchronize()
     return now() - start
 
 
@@ -193,22 +195,12 @@ COLUMNS = ("encoder", "seconds", "10¹² operations", "share of operations", "sh
 
 def cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """The table's rows."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for name, row in result["rows"].items():
-        ratio = row["ratio"]
-        middle = ratio["ratio"]
-        bar = row["bar"]
-        found.append(
-            (
-                name,
-                f"{row['median']:.3f}",
-                f"{row['operations'] / 1e12:.3f}",
-                f"{row['share']:.3f}",
-                f"{middle:.3f}",
-                "–" if bar is None else f"≤ {bar:.3f}",
-                "–" if bar is None else "yes" if middle <= bar else "no",
-            )
-        )
+        ratio, bar = row["ratio"]["ratio"], row["bar"]
+        counted = (f"{row['median']:.3f}", f"{row['operations'] / 1e12:.3f}", f"{row['share']:.3f}", f"{ratio:.3f}")
+        judged = ("–", "–") if bar is None else (f"≤ {bar:.3f}", "yes" if ratio <= bar else "no")
+        found.append((name, *counted, *judged))
     return found
 
 
@@ -221,11 +213,12 @@ def markdown(result: dict[str, Any]) -> str:
 
 def conditions(result: dict[str, Any]) -> str:
     """What was run where, in a line."""
-    given, machine = result["settings"], result["machine"]
+    given, threads = result["settings"], result["machine"]["threads"]
     return (
         f"{given['layers']} layers of width {given['width']}, {given['heads']} heads, MLP {given['mlp']}, "
-        f"{given['side'] ** 2} places, {given['frames']} frames, update ratio {given['update_ratio']}, {given['dtype']}, "
-        f"{given['device']}, {machine['threads']} threads, {given['clock']} clock, {given['rounds']} rounds, torch {torch.__version__}."
+        f"{given['side'] ** 2} places, {given['frames']} frames, update ratio {given['update_ratio']}; "
+        f"{given['dtype']} on {given['device']}, {threads} threads, {given['clock']} clock, {given['rounds']} rounds, "
+        f"torch {result['versions']['torch']}."
     )
 
 
