@@ -94,7 +94,7 @@ def test_what_one_call_asks_for_may_be_refused(name: str) -> None:
     inputs, given = tiny.prompt(family, rows), Given(tiny.ragged_keeps(family, rows))
     model = tiny.build(family)
     with press(model, given):
-        with pytest.raises(UnsupportedError, match="output_hidden_states: not supported.*generation_mode='text'"):
+        with pytest.raises(UnsupportedError, match=r"output_hidden_states: not supported.*generation_mode='text'"):
             generated(model, inputs, output_hidden_states=True)
         if family.known.refuses.get("beams") is None:
             with pytest.raises(UnsupportedError, match=f"beams: not supported.*{SEVERAL_SOUNDS}"):
