@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, StaticCache
 
 from adapters.capture import CAPTURE, Capture
 from adapters.clock import WHOLE
-from adapters.entry import Entry, Positions, measure, new_valid, prune, video_planes
+from adapters.entry import Entry, Newlines, Positions, measure, new_valid, prune, video_planes
 from adapters.errors import UnsupportedError
 from adapters.family import Family, call_arguments
 from adapters.places import Places
@@ -74,12 +74,14 @@ class Attachment(Places):
         compressor: Compressor,
         budget: Budget,
         positions: Positions,
+        newlines: Newlines,
         report: Report,
     ) -> None:
         super().__init__()
         self._model, self._family = model, family
         self._base, self._decoder = family.base(model), family.decoder(model)
-        self._compressor, self._budget, self._positions = compressor, budget, positions
+        self._compressor, self._budget = compressor, budget
+        self._positions, self._newlines = positions, newlines
         self._report = report
         self._asks = any(isinstance(need, Query) for need in compressor.requirements)
         self._special, self._ends = special_ids(model), end_ids(model)
@@ -200,7 +202,7 @@ class Attachment(Places):
             plan, measures = self._plan(entry, capture, kwargs)
             if plan.identity:
                 return None
-            kwargs, entry.result = prune(kwargs, entry, plan, measures, self._family, self._positions)
+            kwargs, entry.result = prune(kwargs, entry, plan, measures, self._family, self._positions, self._newlines)
         return args, kwargs
 
     def _refuse(self, entry: Entry) -> None:
@@ -234,7 +236,7 @@ class Attachment(Places):
         )
         if not again:
             for planned in plan.fresh:
-                self._report.add(planned.compression, planned.video.trailing)
+                self._report.add(planned.compression, planned.video.structural)
         return plan, measures
 
     def _question(self, entry: Entry, valid: Tensor) -> Tensor:

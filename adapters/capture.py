@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from compressors.base import Compression
+
+Structure = Literal["none", "video_end", "frame_end", "row_end", "frame_start"]
+"""Where structural placeholders stand: nowhere, a newline at the end of each video, frame or row of a grid, or a class
+token at the start of each frame."""
 
 CAPTURE = "_vidpress_capture"  # attribute of the encoder's output object that carries its Capture
 
@@ -21,19 +26,47 @@ class Video:
     Attributes:
         features: `[T, N, C]`.
         grid: (h, w) of a frame's tokens.
-        trailing: structural placeholders after the visual ones (a closing newline); never dropped.
+        structure: where its structural placeholders stand; they are never dropped.
         tapped: what was read inside the vision tower, by field of `VideoTokens`.
     """
 
     features: Tensor
     grid: tuple[int, int]
-    trailing: int = 0
+    structure: Structure = "none"
     tapped: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def places(self) -> int:
         """Placeholders of this video in the prompt."""
-        return self.features.shape[0] * self.features.shape[1] + self.trailing
+        return self.features.shape[0] * self.features.shape[1] + self.structural
+
+    @property
+    def structural(self) -> int:
+        """Structural placeholders among them."""
+        return 0 if self.structure == "none" else self._runs
+
+    @property
+    def _runs(self) -> int:
+        """Runs of visual tokens, each with a structural placeholder at one end if there are any."""
+        if self.structure in ("none", "video_end"):
+            return 1
+        return self.features.shape[0] * (self.grid[0] if self.structure == "row_end" else 1)
+
+    def spread(self, values: Tensor, structural: float) -> Tensor:
+        """`[places]`: values per visual token `[T·N]` where these stand, and one value for every structural place."""
+        if self.structure == "none":
+            return values.flatten()
+        ends = (1, 0) if self.structure == "frame_start" else (0, 1)
+        return pad(values.reshape(self._runs, -1), ends, value=structural).flatten()
+
+    def newlines_last(self) -> Tensor:
+        """`[places]`: the order of its placeholders in which the newlines of a frame follow all of its tokens."""
+        height, width = self.grid
+        places = torch.arange(self.places)
+        if self.structure != "row_end":
+            return places
+        frames = places.view(-1, height, width + 1)
+        return torch.cat([frames[..., :width].flatten(1), frames[..., width]], dim=1).flatten()
 
 
 @dataclass(eq=False)
@@ -41,10 +74,10 @@ class Capture:
     """The videos of one call of the vision tower, not looked at yet.
 
     Attributes:
-        pieces: per video, its visual features `[T·N, C]` (views, no copies).
+        pieces: per video, its visual features `[T·N, C]` or `[T, h, w, C]` (views, no copies).
         geometry: `[V, 3]` integers (T, h, w) in tokens; on the device when the model has it only there, so that it is
             read together with everything else the decoder entry needs.
-        trailing: structural placeholders after each video.
+        structure: where the structural placeholders of each video stand.
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
         planner: whose plan that is.
@@ -54,7 +87,7 @@ class Capture:
 
     pieces: Sequence[Tensor]
     geometry: Tensor
-    trailing: int = 0
+    structure: Structure = "none"
     plan: list[Compression] | None = field(default=None)
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
@@ -66,7 +99,7 @@ class Capture:
         return Capture(
             [*self.pieces] * times,
             self.geometry.repeat(times, 1),
-            self.trailing,
+            self.structure,
             tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
         )
 
@@ -74,7 +107,7 @@ class Capture:
         """The captured videos, given the geometry's values on the host."""
         tapped = self.tapped(geometry) if self.tapped is not None else [{}] * len(geometry)
         return [
-            Video(piece.view(t, h * w, piece.shape[-1]), (h, w), self.trailing, fields)
+            Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.structure, fields)
             for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
 

@@ -21,6 +21,8 @@ from adapters.record import Moved, Record
 from compressors.base import Compression
 
 Positions = Literal["original", "contiguous"]
+Newlines = Literal["raster", "last"]
+"""Where the newlines of a grid's rows stand after compression: where they stood, or behind their frame's tokens."""
 
 
 @dataclass(eq=False)
@@ -118,15 +120,19 @@ def keep_mask(video: Tensor, plan: Plan, *, structural: bool) -> Tensor:
     flat = []
     for row in plan.rows:
         for planned in row:
-            flat.append(planned.compression.mask.flatten().to(video.device))
-            if planned.video.trailing:
-                flat.append(torch.full((planned.video.trailing,), structural, device=video.device))
+            flat.append(planned.video.spread(planned.compression.mask.to(video.device), structural))
     base = torch.ones_like(video) if structural else torch.zeros_like(video)
     return base.masked_scatter(video, torch.cat(flat))
 
 
 def prune(
-    kwargs: Mapping[str, Any], entry: Entry, plan: Plan, measures: Measures, family: Family, positions: Positions
+    kwargs: Mapping[str, Any],
+    entry: Entry,
+    plan: Plan,
+    measures: Measures,
+    family: Family,
+    positions: Positions,
+    newlines: Newlines,
 ) -> tuple[dict[str, Any], Record]:
     """The decoder's arguments without the dropped tokens, and the record for the cache.
 
@@ -140,9 +146,12 @@ def prune(
     video = entry.video.to(embeds.device)
     stays = keep_mask(video, plan, structural=True)
     kept = [measures.lengths[row] - plan.dropped(row) for row in range(rows)]
+    order = _newlines_last(video, plan, sum(measures.videos)) if newlines == "last" else None
+    survives = stays & valid if order is None else (stays & valid).gather(1, order)
     # A stable sort moves what goes to the left and what stays, in order, to the right: left padding for free.
-    index = torch.sort((stays & valid).to(torch.uint8), dim=1, stable=True).indices[:, length - max(kept) :]
-    present = (stays & valid).gather(1, index)
+    slot = torch.sort(survives.to(torch.uint8), dim=1, stable=True).indices[:, length - max(kept) :]
+    present = survives.gather(1, slot)
+    index = slot if order is None else order.gather(1, slot)
 
     out = dict(kwargs)
     for name, value in kwargs.items():
@@ -166,13 +175,14 @@ def prune(
     if family.mrope:
         moved = moved.reaching(_largest(ids, valid))
     if positions == "contiguous":
-        ids, more = _contiguous(ids, video, stays, plan, family)
+        ids, more = _contiguous(ids, video, stays if order is None else stays.gather(1, order), plan, family)
         moved = moved.by(more, _largest(ids, valid & stays) if family.mrope else None)
     deltas = None
     if moved.end is not None:
         seen = start - measures.past + before.to(embeds.device).sum(1, keepdim=True) + valid.sum(1, keepdim=True)
         deltas = moved.end + 1 - seen.long()
-    ids = ids.gather(-1, index.expand(*ids.shape[:-1], index.shape[1]))
+    where = slot if positions == "contiguous" else index  # closed gaps count in the new order
+    ids = ids.gather(-1, where.expand(*ids.shape[:-1], where.shape[1]))
     if ids.ndim == 3 and ids.shape[0] == 4:
         # The text row only tells masks where sequences start; gaps in it would look like several sequences.
         ids = torch.cat([(start + (present.long().cumsum(1) - 1).clamp(min=0)).unsqueeze(0), ids[1:]])
@@ -180,6 +190,20 @@ def prune(
     out["attention_mask"] = slots.long()
     ragged = mask is not None or len(set(kept)) > 1
     return out, Record(start + length, slots, ragged, deltas, moved)
+
+
+def _newlines_last(video: Tensor, plan: Plan, count: int) -> Tensor:
+    """`[B, L]`: each column's token when the newlines of a frame follow its tokens; `count` placeholders in all."""
+    rows, length = video.shape
+    columns = torch.arange(length, device=video.device).expand(rows, length)
+    places = columns.flatten()[_front(video.flatten(), count)]
+    orders, start = [], 0
+    for row in plan.rows:
+        for planned in row:
+            orders.append(planned.video.newlines_last() + start)
+            start += planned.video.places
+    order = torch.cat(orders).to(video.device, non_blocking=True)
+    return columns.masked_scatter(video, places[order])
 
 
 def deepstack(kwargs: Mapping[str, Any], video: Tensor, stays: Tensor, plan: Plan) -> list[Tensor]:
@@ -270,7 +294,7 @@ def _contiguous(ids: Tensor, video: Tensor, stays: Tensor, plan: Plan, family: F
     if ids.shape[0] == 1 or ids.ndim == 2:
         ids = ids.expand(3, *ids.shape[-2:])
     rows = [
-        [VideoSpan(p.compression.mask.view(-1, *p.video.grid).to(ids.device), p.video.trailing) for p in row]
+        [VideoSpan(p.compression.mask.view(-1, *p.video.grid).to(ids.device), p.video.structural) for p in row]
         for row in plan.rows
     ]
     new, shift = contiguous_mrope(ids[-3:], video, rows, family.position_groups)

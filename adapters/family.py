@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from math import isqrt
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from adapters.capture import Capture
+from adapters.capture import Capture, Structure
 from adapters.errors import UnsupportedError
 from adapters.support import FEATURES, Feature
 from adapters.tower import Tower
@@ -38,7 +39,8 @@ class Family(ABC):
         encoder: the base model's method that encodes videos.
         mrope: whether positions have three axes.
         token_types: whether the model takes `mm_token_type_ids`.
-        trailing: placeholders after a video's last frame that are structural (a newline).
+        equal_frames: the processor stacks the videos of a call, which therefore need equally many frames.
+        frames: sampled from a video by default; the same as in `conf/model`.
         position_groups: what one block of M-RoPE positions covers, a whole video or each frame.
         wholes: model types of larger models that hold one of this family, with the attribute it is in.
     """
@@ -54,7 +56,8 @@ class Family(ABC):
     encoder: ClassVar[str] = "get_video_features"
     mrope: ClassVar[bool] = False
     token_types: ClassVar[bool] = False
-    trailing: ClassVar[int] = 0
+    equal_frames: ClassVar[bool] = False
+    frames: ClassVar[int] = 32
     position_groups: ClassVar[Literal["video", "frame"]] = "video"
     wholes: ClassVar[Mapping[str, str]] = {}
 
@@ -82,6 +85,17 @@ class Family(ABC):
         """`[B, L]` bool: the placeholders of videos and images."""
         image: Tensor = input_ids == model.config.image_token_id
         return self.video_mask(model, input_ids) | image
+
+    def structure(self, model: PreTrainedModel) -> Structure:
+        """Where structural placeholders stand among a video's."""
+        return "none"
+
+    def visual_tokens(self, model: PreTrainedModel, placeholders: int, groups: int) -> int:
+        """How many of a video's placeholders are visual tokens; grids are square where rows end in a newline."""
+        structure = self.structure(model)
+        if structure == "row_end":
+            return groups * isqrt(placeholders // groups) ** 2
+        return placeholders - {"none": 0, "video_end": 1}.get(structure, groups)
 
     def frames_per_group(self, model: PreTrainedModel) -> int:
         """Frames of the video in a temporal group."""
@@ -195,6 +209,13 @@ def square_frames(video: Video, side: int) -> Tensor:
     """`[1, F, 3, side, side]`: a video's frames in [-1, 1], for towers that take one size."""
     frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1
     return functional.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)[None]
+
+
+def mean_of_patches(values: Tensor, stride: int) -> Tensor:
+    """`[F, side², c]` -> `[F, (side // stride)², c]`: means over squares of patches."""
+    side = isqrt(values.shape[1])
+    planes = values.transpose(1, 2).reshape(values.shape[0], -1, side, side)
+    return functional.avg_pool2d(planes, stride).flatten(2).transpose(1, 2)
 
 
 def _repeated(values: Any, times: int) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapters.capture import Capture, host_geometry
+from adapters.capture import Capture, Structure, host_geometry
 from adapters.family import Family, register_family, square_frames
 from adapters.tower import Tower, batched_tower
 from adapters.video import Video
@@ -27,7 +27,10 @@ class LlavaOnevision(Family):
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "pooled frames in one run, a newline after the video"
-    trailing = 1
+    equal_frames = True
+
+    def structure(self, model: PreTrainedModel) -> Structure:
+        return "video_end"
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         vision = model.config.vision_config
@@ -35,13 +38,13 @@ class LlavaOnevision(Family):
         features: Tensor = output.pooler_output
         frames = features.shape[1] // side**2
         pieces = [video[: frames * side**2] for video in features]
-        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), trailing=self.trailing)
+        return Capture(pieces, host_geometry([(frames, side, side)] * len(pieces)), self.structure(model))
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
         config, vision = model.config, model.config.vision_config
         pixels = square_frames(video, vision.image_size)
         pooled = math.ceil(vision.image_size // vision.patch_size / 2)
-        ids = [config.video_token_id] * (pixels.shape[1] * pooled**2 + self.trailing)
+        ids = [config.video_token_id] * (pixels.shape[1] * pooled**2 + 1)
         return ids, {"pixel_values_videos": pixels}
 
     def tower(self, model: PreTrainedModel) -> Tower | None:

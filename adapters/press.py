@@ -10,7 +10,7 @@ from typing import Any, get_args
 from transformers import PreTrainedModel
 
 from adapters.attachment import Attachment
-from adapters.entry import Positions
+from adapters.entry import Newlines, Positions
 from adapters.errors import AlreadyPressed, UnsupportedError
 from adapters.family import Family, family_of
 from adapters.report import Report
@@ -22,9 +22,19 @@ _PRESSED = "_vidpress"
 class Press:
     """A compressor that can be attached to one model; see `press`."""
 
-    def __init__(self, model: PreTrainedModel, compressor: Compressor, budget: Budget, positions: Positions) -> None:
-        self.model, self.compressor, self.budget, self.positions = model, compressor, budget, positions
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        compressor: Compressor,
+        budget: Budget,
+        positions: Positions,
+        newlines: Newlines = "raster",
+    ) -> None:
+        self.model, self.compressor, self.budget = model, compressor, budget
+        self.positions, self.newlines = positions, newlines
         self.family = family_of(model)
+        if newlines not in get_args(Newlines):
+            raise BuildError(f"newlines={newlines!r}: choose one of {', '.join(get_args(Newlines))}.")
         if positions not in get_args(Positions):
             raise BuildError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}.")
         self.family.refuse("contiguous positions", positions == "contiguous")
@@ -47,7 +57,7 @@ class Press:
             )
         self._report = Report(self.compressor.title, self.compressor.describe())
         self._attachment = Attachment(
-            self.model, self.family, self.compressor, self.budget, self.positions, self._report
+            self.model, self.family, self.compressor, self.budget, self.positions, self.newlines, self._report
         )
         vars(self.model)[_PRESSED] = self.compressor.title
         return self._report
@@ -99,6 +109,7 @@ def press(
     tokens: int | None = None,
     tokens_per_frame: float | None = None,
     positions: Positions = "original",
+    newlines: Newlines = "raster",
     **parts: Any,
 ) -> Press:
     """Compress the video tokens of everything a model runs inside the `with` block.
@@ -108,6 +119,9 @@ def press(
         method: a method's name or a `Compressor`.
         retention, tokens, tokens_per_frame: the budget of each video; at most one (default: retention 0.25).
         positions: "original" keeps every token's position; "contiguous" closes the gaps.
+        newlines: for models with a newline after each row of a frame's grid (LLaVA-Video; no difference for others):
+            "raster" leaves all of them where they stand, "last" puts a frame's newlines behind its tokens, as the
+            releases of VidCom2 and STC do (with `positions="contiguous"`).
         **parts: scorer=, allocator=, selector=, merger= and parameters, as in `build`.
 
     Returns:
@@ -124,7 +138,7 @@ def press(
         >>> print(report)
     """
     budget = Budget(retention, tokens, tokens_per_frame)
-    return Press(model, build(method, **parts), budget, positions)
+    return Press(model, build(method, **parts), budget, positions, newlines)
 
 
 def _check_supplies(model: PreTrainedModel, family: Family, compressor: Compressor) -> None:

@@ -81,7 +81,7 @@ def places_per_group(model: Any, processor: Any, frames: int, height: int, width
     )
     placeholders = int(family.video_mask(model, prompt(processor, "?", blank)["input_ids"]).sum())
     groups = -(-frames // family.frames_per_group(model))
-    return (placeholders - family.trailing) // groups
+    return family.visual_tokens(model, placeholders, groups) // groups
 
 
 def answers(processor: Any, inputs: Mapping[str, Tensor], output: Tensor) -> list[str]:

@@ -16,6 +16,7 @@ from compressors.methods import PARTS, method
 from experiments.frames import frames_setting
 
 POSITIONS = ("original", "contiguous")
+NEWLINES = ("raster", "last")
 NUMBERS: Mapping[str, tuple[type, float]] = {
     "fps": (float, 0.001),
     "max_new_tokens": (int, 1),
@@ -74,15 +75,16 @@ def check_numbers(cfg: DictConfig) -> None:
             raise InputError(f"{key}={value} must be {what}, {least} or more.")
 
 
-def positions_from(cfg: DictConfig) -> str:
-    """Where kept tokens sit.
+def layout_from(cfg: DictConfig) -> dict[str, str]:
+    """Where kept tokens and newlines sit, as `press` takes it.
 
     Raises:
-        BuildError: neither original nor contiguous.
+        BuildError: something else than the values it knows.
     """
-    if cfg.positions not in POSITIONS:
-        raise BuildError(f"positions={cfg.positions}: write {' or '.join(POSITIONS)}.")
-    return str(cfg.positions)
+    for key, known in (("positions", POSITIONS), ("newlines", NEWLINES)):
+        if cfg[key] not in known:
+            raise BuildError(f"{key}={cfg[key]}: write {' or '.join(known)}.")
+    return {"positions": str(cfg.positions), "newlines": str(cfg.newlines)}
 
 
 def _mapping(node: Any) -> dict[str, Any]:

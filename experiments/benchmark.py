@@ -18,7 +18,7 @@ from adapters.prompting import prompts
 from adapters.video import read_video
 from compressors.build import build
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
 from experiments.benchmarking.inputs import FRAMES, Native, generated_file, native_prompt, question_of
 from experiments.benchmarking.mechanism import Measured, attaching, mechanism, memory_over_native
 from experiments.benchmarking.memory import PeakMemory
@@ -74,7 +74,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     against = _against(cfg)
     if cfg.task.clock not in CLOCKS:
         raise InputError(f"task.clock={cfg.task.clock}: write {' or '.join(CLOCKS)}.")
-    budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
+    budget, compressor, layout = budget_from(cfg), compressor_from(cfg), layout_from(cfg)
     published_rows(cfg.task.published, 1.0)
     torch.manual_seed(cfg.seed)
     path, frames = _video(cfg)
@@ -89,7 +89,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     for name, value in inputs.items():  # as the model would do in every run: once, and not timed
         inputs[name] = value.to(model.dtype) if value.is_floating_point() and "pixel" in name else value
 
-    name, options = label(compressor), {"positions": positions, **budget}
+    name, options = label(compressor), {**layout, **budget}
     # The first, untimed run says K, which every baseline then gets; a method may choose it by itself.
     with press(model, compressor, **options) as report:
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
@@ -102,7 +102,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     if UNCOMPRESSED in against:
         variants = {UNCOMPRESSED: plain_variant(model, UNCOMPRESSED, inputs, length), **variants}
     if RANDOM in against and name != RANDOM:
-        random = pressed_variant(model, RANDOM, inputs, short, build(RANDOM), {"positions": positions, "tokens": kept})
+        random = pressed_variant(model, RANDOM, inputs, short, build(RANDOM), {**layout, "tokens": kept})
         variants[RANDOM] = random
     if NATIVE in against:
         variants[NATIVE] = plain_variant(model, NATIVE, native.inputs, native.inputs["input_ids"].shape[1])

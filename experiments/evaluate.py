@@ -20,7 +20,7 @@ from adapters.prompting import answers, prompts, questions_about
 from adapters.video import Video, VideoError, read_video
 from compressors.base import Compressor
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
 from experiments.frames import auto_frames, fixed_frames
@@ -62,7 +62,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             where that can be known.
     """
     check_numbers(cfg)
-    budget, positions = budget_from(cfg), positions_from(cfg)
+    budget, layout = budget_from(cfg), layout_from(cfg)
     main = compressor_from(cfg)
     methods = {label(main): main, **{label(other): other for other in map(parse, _names(cfg.task.against))}}
     dataset = dataset_from(cfg.data)
@@ -73,7 +73,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "versions": versions(),
     }
     with Journal(folder, identity, commit()) as journal:
-        runner = Runner(cfg, dataset, methods, {"positions": positions, **budget}, journal)
+        runner = Runner(cfg, dataset, methods, {**layout, **budget}, journal)
         runner.run()
         lines, commits = journal.lines, journal.commits
     by_run = {name: [line for line in lines if line["run"] == name] for name in methods}
@@ -101,7 +101,7 @@ class Runner:
         cfg: the configuration.
         dataset: the questions.
         methods: name -> compressor.
-        options: budget and positions, as `press` takes them.
+        options: budget, positions and newlines, as `press` takes them.
         journal: where answers go.
     """
 

@@ -19,7 +19,7 @@ from adapters.report import Report
 from adapters.video import Video, read_video, video_size
 from compressors.base import Compressor
 from compressors.plan_budget import plan_budget
-from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
 from experiments.display import budget_chart, facts, progress_bar, stage_table
 from experiments.frames import AUTO, ChosenFrames, auto_frames
 from experiments.results import output_folder, versions, write_json
@@ -46,14 +46,14 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
     """
     # Whatever can be wrong in the settings shows before anything slow starts.
     check_numbers(cfg)
-    budget, compressor, positions = budget_from(cfg), compressor_from(cfg), positions_from(cfg)
+    budget, compressor, layout = budget_from(cfg), compressor_from(cfg), layout_from(cfg)
     clip = clip_from(cfg)
     torch.manual_seed(cfg.seed)
     model, processor, (video, decode_video), chosen = model_and_video(cfg, clip, compressor, budget)
     inputs = {name: value.to(model.device) for name, value in prompt(processor, clip.question, video).items()}
 
     def once(compressor: Compressor | str, length: int, **budget: Any) -> tuple[Tensor, Report]:
-        return generate(model, inputs, compressor, length, positions=positions, **budget)
+        return generate(model, inputs, compressor, length, **layout, **budget)
 
     runs: dict[str, Callable[[int], tuple[Tensor, Report]]] = {
         "compressed": lambda length: once(compressor, length, **budget)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from adapters.errors import LoadError, UnsupportedError
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, positions_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
 from experiments.display import facts, stage_table
 from experiments.frames import AUTO, fixed_frames, frames_setting
 from experiments.lmms import require
@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             where that can be known.
     """
     check(cfg)
-    compressor, budget, positions = compressor_from(cfg), budget_from(cfg), positions_from(cfg)
+    compressor, budget, layout = compressor_from(cfg), budget_from(cfg), layout_from(cfg)
     harness = _harness()
     manager = harness.TaskManager("WARNING", cfg.task.include_path, model_name=cfg.task.prompts)
     tasks = [_known(str(name), manager) for name in cfg.task.tasks]
@@ -57,7 +57,7 @@ def evaluate(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         *model_from(cfg),
         compressor,
         budget,
-        positions=positions,
+        **layout,
         frames=fixed_frames(cfg),
         fps=cfg.fps,
         batch=cfg.task.batch,

@@ -110,11 +110,14 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     ids = inputs["input_ids"]
     video = family.video_mask(model, ids)
     rows = ids.shape[0]
-    total = int(video[0].sum()) - family.trailing
     begins = video & ~torch.nn.functional.pad(video, (1, 0))[:, :-1]
     runs = int(begins[0].sum())
     fixed = "video_grid_thw" not in inputs
     frames = inputs["pixel_values_videos"].shape[1] if fixed else int(inputs["video_grid_thw"][0, 0])
+    placeholders = int(video[0].sum())
+    total = family.visual_tokens(model, placeholders, frames)
+    structural, closing = placeholders - total, int(family.structure(model) == "video_end")
+    places = (placeholders - closing) // frames  # of a frame, newlines inside it included
     t, per = _groups(kept, frames, total // frames, fixed=fixed, one_run=runs == 1)
     visual = t * per
 
@@ -122,10 +125,8 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     number = video.cumsum(1) - 1
     run = begins.cumsum(1) - 1
     first = torch.where(begins, number, 0).cummax(1).values
-    stays = video & (
-        (number < visual + (family.trailing if t else 0)) if runs == 1 else (number - first < per) & (run < t)
-    )
-    wanted = kept + family.trailing - stays[:, :].sum(1, keepdim=True)
+    stays = video & ((number < t * places + (closing if t else 0)) if runs == 1 else (number - first < per) & (run < t))
+    wanted = kept + structural - stays[:, :].sum(1, keepdim=True)
     left = video & ~stays
     behind = left.flip(1).cumsum(1).flip(1)  # 1 for the last placeholder that is left over
     filled = left & (behind <= wanted)

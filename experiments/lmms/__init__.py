@@ -9,15 +9,18 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from adapters import families
 from adapters.errors import LoadError
 
-# What users give to `--model`, and the class in `models.py`.
+# What users give to `--model`, and the family it stands for; the embedded model is a small Qwen2-VL.
+_OWN_NAMES = {"qwen2vl": "qwen2_vl", "qwen2_5vl": "qwen2_5_vl", "qwen3vl": "qwen3_vl"}
+FAMILY: Mapping[str, str] = {
+    "vidpress_micro": "qwen2vl",
+    **{f"vidpress_{_OWN_NAMES.get(family, family)}": family for family in families()},
+}
+# And the class in `models.py`.
 CLASSES: Mapping[str, str] = {
-    "vidpress_micro": "Micro",
-    "vidpress_qwen2_vl": "Qwen2VL",
-    "vidpress_qwen2_5_vl": "Qwen25VL",
-    "vidpress_qwen3_vl": "Qwen3VL",
-    "vidpress_llava_onevision": "LlavaOnevision",
+    name: "Micro" if name == "vidpress_micro" else type(families()[family]).__name__ for name, family in FAMILY.items()
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from adapters.clock import STAGES
 from adapters.errors import UnsupportedError
+from adapters.family import family_of
 from adapters.prompting import LayoutProcessor
 from adapters.report import Report
 from adapters.video import Video, read_video
@@ -99,10 +100,10 @@ class Answerer:
 
     Args:
         model, processor: as `load_published` or `load_micro` give them.
-        compressor, budget, positions: as for `press`.
+        compressor, budget, positions, newlines: as for `press`.
         frames, fps: how videos are sampled, as for `read_video`.
-        batch: at most so many requests in one call. Fewer where generation settings differ, and for LLaVA-OneVision,
-            whose processor stacks videos, where numbers of frames differ.
+        batch: at most so many requests in one call. Fewer where generation settings differ, and for families
+            whose processor stacks videos (LLaVA's), where numbers of frames differ.
         length: new tokens where a task states none.
         stop_at_blank_line: as in `Arguments`.
 
@@ -122,6 +123,7 @@ class Answerer:
         budget: Mapping[str, Any],
         *,
         positions: Any = "original",
+        newlines: Any = "raster",
         frames: int | None = None,
         fps: float | None = None,
         batch: int = 1,
@@ -133,9 +135,9 @@ class Answerer:
         self.model, self.processor, self.compressor = model, processor, compressor
         self.batch, self.length, self.stop_at_blank_line = batch, length, stop_at_blank_line
         self.totals = Totals()
-        self._press = functools.partial(press, model, compressor, positions=positions, **budget)
+        self._press = functools.partial(press, model, compressor, positions=positions, newlines=newlines, **budget)
         self._press()  # whatever does not fit shows before a benchmark is read
-        self._stacks = model.config.model_type == "llava_onevision"
+        self._stacks = family_of(model).equal_frames
         # Benchmarks ask several questions about a video in a row.
         self._read = functools.lru_cache(maxsize=1)(functools.partial(self._timed_read, frames, fps))
 

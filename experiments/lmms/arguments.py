@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from adapters import families
-from adapters.entry import Positions
+from adapters.entry import Newlines, Positions
 from adapters.family import Family
 from compressors.base import Compressor, Part
 from compressors.budget import Budget
@@ -16,16 +16,8 @@ from compressors.build import build
 from compressors.errors import BuildError, InputError, UnknownNameError
 from compressors.methods import PARTS
 from compressors.registry import fields_of
+from experiments.lmms import FAMILY
 
-# The family that each model name stands for; the embedded model is a small Qwen2-VL.
-FAMILY: Mapping[str, str] = {
-    "vidpress_micro": "qwen2vl",
-    "vidpress_qwen2_vl": "qwen2vl",
-    "vidpress_qwen2_5_vl": "qwen2_5vl",
-    "vidpress_qwen3_vl": "qwen3vl",
-    "vidpress_llava_onevision": "llava_onevision",
-}
-DEFAULT_FRAMES = 32  # of a published model, as in conf/model
 BUDGETS = ("retention", "tokens", "tokens_per_frame")
 
 
@@ -36,7 +28,7 @@ class Arguments:
     Attributes:
         name: what stands after `--model`.
         pretrained: a name on the Hub or a folder; None is the embedded model's own weights.
-        compressor, budget, positions: as for `press`.
+        compressor, budget, positions, newlines: as for `press`.
         frames, fps: how a video is sampled, as for `read_video`.
         device, dtype, attn_implementation: as for `load_published`.
         batch_size: requests answered in one call.
@@ -49,6 +41,7 @@ class Arguments:
     compressor: Compressor
     budget: Mapping[str, Any] = field(default_factory=dict)
     positions: str = "original"
+    newlines: str = "raster"
     frames: int | None = None
     fps: float | None = None
     device: str = "auto"
@@ -86,7 +79,7 @@ def parse(name: str, given: Mapping[str, Any]) -> Arguments:
     micro = name == "vidpress_micro"
     settings: dict[str, Any] = {
         "pretrained": None if micro else families()[FAMILY[name]].checkpoint,
-        "frames": None if micro or "fps" in stated else DEFAULT_FRAMES,
+        "frames": None if micro or "fps" in stated else families()[FAMILY[name]].frames,
         "dtype": "float32" if micro else "bfloat16",
         "batch_size": 1,
     }
@@ -136,7 +129,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < least:
             what = "a whole number" if kind is int else "a number"
             raise InputError(f"{key}={value} must be {what}, {least} or more.")
-    if settings.get("positions", "original") not in get_args(Positions):
-        raise BuildError(f"positions={settings['positions']}: write {' or '.join(get_args(Positions))}.")
+    for key, known in (("positions", get_args(Positions)), ("newlines", get_args(Newlines))):
+        if settings.get(key, known[0]) not in known:
+            raise BuildError(f"{key}={settings[key]}: write {' or '.join(known)}.")
     if not isinstance(settings.get("stop_at_blank_line", True), bool):
         raise InputError(f"stop_at_blank_line={settings['stop_at_blank_line']}: write True or False.")

@@ -18,8 +18,9 @@ from adapters.errors import LoadError, UnsupportedError
 from adapters.loading import check_attention, check_device, check_dtype, load_published
 from adapters.micro import load_micro
 from experiments.display import progress_bar
+from experiments.lmms import CLASSES, FAMILY
 from experiments.lmms.answering import Answerer, Request, Totals
-from experiments.lmms.arguments import FAMILY, Arguments, parse
+from experiments.lmms.arguments import Arguments, parse
 
 
 class Vidpress(lmms):  # type: ignore[misc]  # lmms-eval is not installed where types are checked
@@ -99,6 +100,7 @@ class Named(Vidpress):
                 arguments.compressor,
                 arguments.budget,
                 positions=arguments.positions,
+                newlines=arguments.newlines,
                 frames=arguments.frames,
                 fps=arguments.fps,
                 batch=arguments.batch_size,
@@ -113,34 +115,9 @@ class Named(Vidpress):
         super(Vidpress, self).clean()
 
 
-class Micro(Named):
-    """The embedded model."""
-
-    name = "vidpress_micro"
-
-
-class Qwen2VL(Named):
-    """Qwen2-VL."""
-
-    name = "vidpress_qwen2_vl"
-
-
-class Qwen25VL(Named):
-    """Qwen2.5-VL."""
-
-    name = "vidpress_qwen2_5_vl"
-
-
-class Qwen3VL(Named):
-    """Qwen3-VL, dense and mixture of experts."""
-
-    name = "vidpress_qwen3_vl"
-
-
-class LlavaOnevision(Named):
-    """LLaVA-OneVision."""
-
-    name = "vidpress_llava_onevision"
+# One class per name, as lmms-eval wants it: `models.LlavaOnevision` is `vidpress_llava_onevision`.
+for _name, _class in CLASSES.items():
+    globals()[_class] = type(_class, (Named,), {"name": _name, "__module__": __name__, "__doc__": f"`{_name}`."})
 
 
 def _load(arguments: Arguments) -> tuple[Any, Any]:

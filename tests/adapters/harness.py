@@ -32,7 +32,7 @@ class Precision:
 
 # Rotary embeddings and norms are computed in float32 inside the library, whatever the dtype of the model.
 EAGER = Precision("eager", torch.float32, 1e-4)
-SDPA = Precision("sdpa", torch.float64, 2e-6)
+SDPA = Precision("sdpa", torch.float64, 4e-6)
 PRECISIONS = (EAGER, SDPA)
 
 

@@ -175,9 +175,11 @@ def test_the_report_counts_what_was_kept(family: tiny.Family) -> None:
         assert video.retention == pytest.approx(len(keep) / (clip.frames * places))
     assert report.visual == sum(video.tokens for video in report.videos)
     assert report.kept == sum(len(keep) for keep in given.keeps)
-    assert report.placeholders == report.visual + family.newline * len(clips)
+    shapes = [shape for sample in inputs.samples for shape in family.shapes(sample)]
+    structural = sum(int((~family.visual(shape)).sum()) for shape in shapes)
+    assert report.placeholders == report.visual + structural
     assert report.retention == pytest.approx(report.kept / report.visual)
-    kept = report.kept + family.newline * len(clips)
+    kept = report.kept + structural
     assert report.retention_placeholders == pytest.approx(kept / report.placeholders)
     assert {"encode", "compress", "prefill", "decode"} <= set(report.seconds)
     assert all(seconds >= 0 for seconds in report.seconds.values())

@@ -31,7 +31,8 @@ def test_a_prompt_by_layout_is_understood(family: tiny.Family) -> None:
     with press(model, "vidcom2", retention=0.25) as report:
         output = model.generate(**inputs, max_new_tokens=2, do_sample=False)
     (seen,) = report.videos
-    assert report.placeholders == placeholders == seen.tokens + family.newline
+    shape = (len(seen.budgets), *seen.grid)
+    assert report.placeholders == placeholders == seen.tokens + int((~family.visual(shape)).sum())
     assert len(seen.budgets) == -(-5 // family_of(model).frames_per_group(model))
     assert seen.kept == round(0.25 * seen.tokens)
     assert isinstance(answer(processor, inputs, output), str)

@@ -28,6 +28,9 @@ PARAMETERS = {
     "glm4v_moe": 107_744_743_936,
     "glm46v": 10_292_777_472,
     "llava_onevision": 8_030_807_584,
+    "llava_next_video": 7_063_431_168,
+    "llava_video": 8_030_348_832,
+    "video_llava": 7_366_279_168,
 }
 
 
@@ -62,7 +65,9 @@ def test_no_layers_are_refused() -> None:
 def test_every_family_can_be_chosen() -> None:
     supported = {kind for family in families().values() for kind in family.model_types}
     for name in PARAMETERS:
-        assert architecture(name)["model_type"] in supported
+        assert architecture(name)["model_type"] in supported, name
         settings = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
         assert (settings["name"], settings["architecture"]) == (name, f"{name}.json")
+        family = next(f for f in families().values() if architecture(name)["model_type"] in f.model_types)
+        assert settings["frames"] == family.frames
     assert {path.stem for path in MODELS.glob("*.json")} == set(PARAMETERS)

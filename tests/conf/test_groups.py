@@ -11,7 +11,7 @@ from compressors import build
 from compressors.methods import PARTS, method_names
 from compressors.registry import make, names, plugins
 from experiments import presets
-from experiments.assembly import budget_from, compressor_from, positions_from
+from experiments.assembly import budget_from, compressor_from, layout_from
 from tests.conf.composing import composed
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -24,7 +24,7 @@ def test_the_default_is_vidcom2_with_fca_on_the_embedded_model() -> None:
     assert (cfg.task.name, cfg.model.name, cfg.compressor.name) == ("generate", "micro", "vidcom2")
     assert compressor_from(cfg) == build("vidcom2", allocator="fca")
     assert budget_from(cfg) == {}
-    assert positions_from(cfg) == "original"
+    assert layout_from(cfg) == {"positions": "original", "newlines": "raster"}
 
 
 @pytest.mark.parametrize("group", GROUPS)

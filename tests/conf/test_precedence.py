@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compressors import BudgetError, BuildError, build
-from experiments.assembly import budget_from, compressor_from, positions_from
+from experiments.assembly import budget_from, compressor_from, layout_from
 from tests.conf.composing import composed
 
 
@@ -66,7 +66,7 @@ def test_budgets_and_positions_are_checked_before_anything_runs() -> None:
     with pytest.raises(BudgetError, match="not a finite number"):
         budget_from(composed("retention=lots"))
     with pytest.raises(BuildError, match="original or contiguous"):
-        positions_from(composed("positions=somewhere"))
+        layout_from(composed("positions=somewhere"))
 
 
 def test_an_allocator_inside_a_method_that_is_one_piece() -> None:

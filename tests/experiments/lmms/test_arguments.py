@@ -10,14 +10,15 @@ from omegaconf import OmegaConf
 from adapters import families
 from compressors import build
 from compressors.errors import BudgetError, BuildError, InputError, UnknownNameError
-from experiments.lmms import CLASSES
-from experiments.lmms.arguments import FAMILY, parse
+from experiments.lmms import CLASSES, FAMILY
+from experiments.lmms.arguments import parse
 
 CONF = Path(__file__).parents[3] / "conf" / "model"
 
 
 def test_every_family_has_a_model() -> None:
     assert set(CLASSES) == set(FAMILY)
+    assert len(set(CLASSES.values())) == len(CLASSES)
     assert set(FAMILY.values()) == set(families())
 
 
@@ -97,6 +98,7 @@ def test_an_unknown_argument_is_refused_with_the_closest(given: dict[str, object
         ({"max_batch_size": 8}, InputError, "automatic batch sizes"),
         ({"batch_size": 0}, InputError, "1 or more"),
         ({"positions": "closed"}, BuildError, "original or contiguous"),
+        ({"newlines": "closed"}, BuildError, "raster or last"),
         ({"stop_at_blank_line": "no"}, InputError, "True or False"),
     ],
     ids=str,

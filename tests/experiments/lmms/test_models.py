@@ -14,8 +14,7 @@ import pytest
 import experiments.lmms
 from adapters.errors import LoadError, UnsupportedError
 from adapters.micro import clip_path, weights_dir
-from experiments.lmms import CLASSES
-from experiments.lmms.arguments import FAMILY
+from experiments.lmms import CLASSES, FAMILY
 
 ROOT = Path(__file__).parents[3]
 
