@@ -54,7 +54,18 @@ def prompts(processor: Any, questions: Sequence[str], videos: Sequence[Video]) -
         videos_kwargs={"video_metadata": [metadata(video) for video in videos], "do_sample_frames": False},
         return_tensors="pt",
     )
-    return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    if "video_second_per_grid" in tensors:
+        # These processors assume a frame rate; the frames say when they were shown.
+        frames = processor.video_processor.temporal_patch_size
+        tensors["video_second_per_grid"] = torch.tensor([_spacing(video) * frames for video in videos])
+    return tensors
+
+
+def _spacing(video: Video) -> float:
+    """Seconds from one frame to the next, on average."""
+    times = video.timestamps
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else video.duration
 
 
 def questions_about(processor: Any, questions: Sequence[str], video: Video) -> dict[str, Tensor]:

@@ -128,7 +128,7 @@ def test_signatures(family: tiny.Family) -> None:
     assert "expand_size" in expand, moved("of beams (model._expand_inputs_for_generation)", f"parameters {expand}")
     forward = names(model.forward)
     for name in ("input_ids", "attention_mask", "position_ids", "past_key_values", "labels", "logits_to_keep"):
-        assert name in forward, moved(BASE, f"the model's forward has no parameter {name}")
+        assert name in forward or name in family.absent, moved(BASE, f"the model's forward has no parameter {name}")
 
 
 def test_features_arrive_as_one_object_with_the_videos_in_order(watched: Watched) -> None:
@@ -260,6 +260,7 @@ def test_a_cache_carries_what_is_put_on_it(family: tiny.Family, kind: str) -> No
     assert torch.equal(copy.deepcopy(cache).vidpress_test[0], marker[0]), moved(where, "a deep copy loses it")
 
 
+@pytest.mark.needs("beams")
 def test_beams_keep_the_encoder_s_object(family: tiny.Family) -> None:
     watched = Watched(family, "padded")
     generated(watched.model, watched.inputs, 2, num_beams=2)

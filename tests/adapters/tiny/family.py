@@ -64,6 +64,7 @@ class Family(ABC):
         video_text: how a video is written in a prompt for the real processor.
         encoder_parameters: the first parameters of the method that encodes videos (`adapters.Family.encoder`).
         decoder_arguments: what reaches its decoder besides `test_attachment_points.DECODER_ARGUMENTS`.
+        absent: parameters of a usual forward that its model does not have.
         positions_need_mask: in a forward without a mask the library has no M-RoPE, just consecutive positions.
         constants: further arguments of every call, the same for one sample and for many.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
@@ -94,6 +95,7 @@ class Family(ABC):
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
     skips: ClassVar[Mapping[str, str]] = {}
 
+    absent: ClassVar[frozenset[str]] = frozenset()
     positions_need_mask: ClassVar[bool] = False
     constants: ClassVar[Mapping[str, Any]] = {}
 
