@@ -13,6 +13,7 @@ import torch._dynamo
 import transformers
 from torch import Tensor
 
+from adapters.errors import UnsupportedError
 from compressors.tokens import VideoTokens
 from tests.adapters import tiny, truth
 from tests.adapters.given import Chosen, Given
@@ -110,6 +111,7 @@ def test_several_samples_of_one_prompt(family: tiny.Family, layout: tiny.Rows) -
             close(out.logits[i], truth.forced(reference, row, out.tokens[i]), EAGER)
 
 
+@pytest.mark.needs("assisted decoding")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["one", "two", "image"])
 def test_prompt_lookup(family: tiny.Family, name: str, seed: int) -> None:
@@ -205,6 +207,10 @@ def test_a_video_after_a_cached_prefix(family: tiny.Family, name: str, positions
     with press(model, given, positions=positions):
         with torch.no_grad():
             cache = model(input_ids=inputs["input_ids"][:, :prefix], use_cache=True).past_key_values
+        if len(layout) > 1 and not family.known.masking:  # rows keep different counts: padding behind the prefix
+            with pytest.raises(UnsupportedError, match="would stand between the turns"):
+                generated(model, inputs, past_key_values=cache)
+            return
         out = generated(model, inputs, past_key_values=cache)
     for b, row in enumerate(wanted(family, inputs, given, positions=positions)):
         want = truth.greedy(reference, row, STEPS)
@@ -283,6 +289,8 @@ def test_a_static_cache_used_again_after_reset(family: tiny.Family) -> None:
     with press(model, Chosen(lambda tokens: keeps[tokens.index])):
         for name in ("two", "one", "text", "image"):
             layout = tiny.LAYOUTS.get(name, tiny.TEXT_ONLY)
+            if family.unfit(layout):
+                continue
             keeps = list(tiny.ragged_keeps(family, layout, 8))
             inputs = tiny.prompt(family, layout)
             out = generated(model, inputs, past_key_values=cache)

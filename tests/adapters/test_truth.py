@@ -26,6 +26,8 @@ def test_dropping_equals_masking(
     family: tiny.Family, layout: tiny.Rows, precision: Precision, seed: int, compressor: type[Given]
 ) -> None:
     """Cutting tokens out, positions untouched, computes the same as hiding them as keys."""
+    if not family.known.masking:
+        pytest.skip("a masked slot still acts in this decoder")
     model = tiny.untouched(family, *precision.model)
     inputs = tiny.prompt(family, layout, seed, precision.dtype)
     results = truth.compress(model, family, inputs, compressor(tiny.ragged_keeps(family, layout, seed)))
