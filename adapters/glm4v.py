@@ -46,6 +46,11 @@ class GLM4V(Qwen2VL):
         """Image tokens: where there are videos, there are no images (the library raises an error)."""
         return cast(Tensor, input_ids == model.config.image_token_id)
 
+    def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """All that stands between a video's marks: the last timestamp comes after its last token, and is no question."""
+        starts, ends = (input_ids == getattr(model.config, f"video_{end}_token_id") for end in ("start", "end"))
+        return super().media_mask(model, input_ids) | (starts.cumsum(1) > ends.cumsum(1))
+
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
         """Attention and keys have a row for each patch, the final features one for each token."""
         if values.shape[0] > sum(t * h * w for t, h, w in geometry):

@@ -77,7 +77,18 @@ def processed(
     inputs = processor(text=[*texts], **media, **options, **(ASK if marks else {}))
     if marks:
         inputs = mark_videos(processor, inputs)
-    return {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    if "video_second_per_grid" in tensors:
+        # These processors assume a frame rate; the frames say when they were shown.
+        group = processor.video_processor.temporal_patch_size
+        tensors["video_second_per_grid"] = torch.tensor([_spacing(video) * group for video in videos])
+    return tensors
+
+
+def _spacing(video: Video) -> float:
+    """Seconds from one frame to the next, on average."""
+    times = video.timestamps
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else video.duration
 
 
 def _whole_frames(processor: Any) -> dict[str, int]:

@@ -30,6 +30,8 @@ def asked(request: pytest.FixtureRequest) -> Iterator[Feature]:
     params = request.node.callspec.params
     if params.get("cache") in ("static", {"cache_implementation": "static"}):
         yield "static cache"
+    if (params.get("options") or {}).get("num_beams"):
+        yield "beams"
     if params.get("positions") == "contiguous":
         yield "contiguous positions"
     if params.get("compressor") is GivenMerge:

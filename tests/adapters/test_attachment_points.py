@@ -274,6 +274,7 @@ def test_a_cache_carries_what_is_put_on_it(family: tiny.Family, kind: str) -> No
     assert torch.equal(copy.deepcopy(cache).vidpress_test[0], marker[0]), moved(where, "a deep copy loses it")
 
 
+@pytest.mark.needs("beams")
 def test_beams_keep_the_encoder_s_object(family: tiny.Family) -> None:
     watched = Watched(family, "padded")
     generated(watched.model, watched.inputs, 2, num_beams=2)

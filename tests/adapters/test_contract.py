@@ -63,8 +63,8 @@ def test_prefill(family: tiny.Family, layout: tiny.Rows, precision: Precision, c
     with torch.no_grad(), press(model, given):
         logits = model(**inputs).logits
     results = truth.compress(reference, family, inputs, given)
-    stays = truth.masked if family.known.masking else truth.pruned
-    wanted = [stays(row, results) for row in truth.rows(reference, family, inputs)]
+    cut = truth.masked if family.known.masking else truth.pruned
+    wanted = [cut(row, results) for row in truth.rows(reference, family, inputs)]
     assert logits.shape[:2] == (len(wanted), max(int((~row.dropped).sum()) for row in wanted))
     for b, row in enumerate(wanted):
         want = truth.logits(reference, row)[~row.dropped]

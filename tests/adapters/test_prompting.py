@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from adapters.errors import UnsupportedError
 from adapters.family import family_of
-from adapters.prompting import LayoutProcessor, answer, metadata, places_per_group, prompt
+from adapters.prompting import LayoutProcessor, answer, metadata, places_per_group, prompt, prompts
 from adapters.video import Video
 from tests.adapters import tiny
 from vidpress import press
@@ -74,3 +76,24 @@ def test_times_are_exact_at_any_rate() -> None:
 def test_an_unknown_layout_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"llama.*not supported"):
         LayoutProcessor(tiny.tiny_llama())
+
+
+class AssumesARate:
+    """A processor in the manner of the Omni models': whatever the frames are, they come at its own rate."""
+
+    video_processor = SimpleNamespace(temporal_patch_size=2)
+
+    def apply_chat_template(self, *args: object, **kwargs: object) -> str:
+        return "prompt"
+
+    def __call__(self, videos: list[torch.Tensor], **kwargs: object) -> dict[str, torch.Tensor]:
+        return {"video_second_per_grid": torch.ones(len(videos))}
+
+
+def test_seconds_per_group_are_those_of_the_frames() -> None:
+    one = video(frames=4)  # two a second
+    other = replace(one, timestamps=tuple(2.0 * i for i in range(4)))
+    seconds = prompts(AssumesARate(), ["?", "?"], [one, other])["video_second_per_grid"]
+    assert seconds.tolist() == [1.0, 4.0]
+    alone = prompt(AssumesARate(), "?", video(frames=1))["video_second_per_grid"]
+    assert alone.tolist() == [1.0]  # its only frame stands for the whole half second, twice
