@@ -245,7 +245,6 @@ class Attachment(Places):
     def _refuse(self, entry: Entry) -> None:
         """What the family says it cannot do, before anything is compressed."""
         self._family.refuse("batch", entry.ids.shape[0] > entry.expand)
-        self._family.refuse("beams", entry.expand > 1)
         self._family.refuse("static cache", isinstance(entry.cache, StaticCache))
 
     def _plan(self, entry: Entry, capture: Capture, kwargs: dict[str, Any]) -> tuple[Plan, Any]:
@@ -335,7 +334,11 @@ class Attachment(Places):
     # The call's frame
 
     def _expand_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._call.expand = call_arguments(original, args, kwargs).get("expand_size", 1)
+        values = call_arguments(original, args, kwargs)
+        values |= values.pop("model_kwargs", {})
+        self._call.expand = values.get("expand_size", 1)
+        shown = values.get(self._family.pixels) is not None or self._encoded(values) is not None
+        self._family.refuse("beams", shown and self._call.expand > 1)  # before the library repeats the videos
         if self._call.same and self._call.expand > 1:
             raise UnsupportedError(
                 "beams and several return sequences do not go with same_video(): pass each row its own video."

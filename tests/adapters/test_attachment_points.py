@@ -149,8 +149,10 @@ def test_features_arrive_as_one_object_with_the_videos_in_order(watched: Watched
     shapes, found = family.shapes(sample), [(len(video.features), *video.grid) for video in videos]
     assert found == shapes, moved(FEATURES, f"videos of {found} for {shapes}")
     row = watched.hooked[DECODER][0][1]["inputs_embeds"][0][family.video_mask(sample)]
-    visual = torch.cat([family.visual(shape) for shape in shapes])
-    assert torch.equal(row[visual], torch.cat([video.features.flatten(0, 1) for video in videos]).to(row.dtype)), moved(
+    if all(video.valid is None for video in videos):
+        row = row[torch.cat([family.visual(shape) for shape in shapes])]
+    given = [video.features if video.valid is None else video.features[video.valid] for video in videos]
+    assert torch.equal(row, torch.cat([tokens.reshape(-1, row.shape[-1]) for tokens in given]).to(row.dtype)), moved(
         FEATURES, "what it gives is not what the decoder gets at the placeholders"
     )
     encoded = [kwargs.get("mm_encoder_outputs") for _, kwargs in watched.hooked[BASE][:1]]
