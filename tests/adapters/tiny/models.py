@@ -94,9 +94,14 @@ def tiny_llama() -> Any:
 
 
 def params(*, tail: bool = True, slow: bool = True) -> list[Any]:
-    """Families as pytest parameters; those that are not core are slow, unless told otherwise, or left out."""
+    """Families as pytest parameters; those that are not core are slow or left out.
+
+    Args:
+        tail: with those that are not core.
+        slow: all of these are slow; else only further settings of a family are.
+    """
     return [
-        pytest.param(family, id=name, marks=pytest.mark.slow if slow and not family.core else ())
+        pytest.param(family, id=name, marks=pytest.mark.slow if family.setting or (slow and not family.core) else ())
         for name, family in FAMILIES.items()
         if tail or family.core
     ]
