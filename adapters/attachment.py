@@ -267,7 +267,6 @@ class Attachment(Places):
     def _refuse(self, entry: Entry) -> None:
         """What the family says it cannot do, before anything is compressed."""
         self._family.refuse("batch", entry.ids.shape[0] > entry.expand)
-        self._family.refuse("beams", entry.expand > 1)
         self._family.refuse("static cache", isinstance(entry.cache, StaticCache))
         self._family.check_call(self._model, entry.arguments, positions=self._positions, expand=entry.expand)
 
@@ -359,10 +358,11 @@ class Attachment(Places):
     # The call's frame
 
     def _expand_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        arguments = call_arguments(original, args, kwargs)
-        self._call.expand = arguments.get("expand_size", 1)
-        if self._call.expand > 1 and _shows_video(arguments):
-            self._family.refuse("beams")  # before the library repeats the video
+        values = call_arguments(original, args, kwargs)
+        values |= values.pop("model_kwargs", {})
+        self._call.expand = values.get("expand_size", 1)
+        shown = values.get(self._family.pixels) is not None or self._encoded(values) is not None
+        self._family.refuse("beams", shown and self._call.expand > 1)  # before the library repeats the videos
         if self._call.same and self._call.expand > 1:
             raise UnsupportedError(
                 "beams and several return sequences do not go with same_video(): pass each row its own video."
@@ -439,11 +439,6 @@ def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: An
                 positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
             supplied["position_ids"] = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
     return supplied
-
-
-def _shows_video(arguments: dict[str, Any]) -> bool:
-    encoded = (arguments.get("mm_encoder_outputs") or {}).get("video")
-    return encoded is not None or arguments.get("pixel_values_videos") is not None
 
 
 def _marked(

@@ -105,7 +105,7 @@ class Capture:
             [*self.pieces] * times,
             self.geometry.repeat(times, 1),
             self.structure,
-            tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(self.pieces)])] * times,
+            tapped=None if tapped is None else lambda geometry: [*tapped(geometry[: len(geometry) // times])] * times,
         )
 
     def videos(self, geometry: Sequence[Sequence[int]]) -> list[Video]:

@@ -23,8 +23,8 @@ from compressors.requirements import Attention, FrameFeatures, Grid, History, Ke
 class SmolVLM(ImageFrames):
     """`get_image_features` gives a tensor `[n·N, C]` per row of `pixel_values` (before 5.23 one `[P, N, C]`).
 
-    Pictures of zeros are padding and are left out by the library. Its attention is masked with `eager` attention, where
-    taps cannot read it.
+    Pictures of zeros are padding and are left out by the library. Padding inside a picture masks its tower's attention,
+    where taps do not read; frames of a video have none.
     """
 
     name = "smolvlm2"

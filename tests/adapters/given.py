@@ -93,6 +93,8 @@ class GivenMerge(Given):
         plain = super().__call__(tokens, budget)
         rows, generator = plain.kept, torch.Generator().manual_seed(tokens.index)
         source = torch.randint(tokens.total, (3 * rows,), generator=generator)
+        if tokens.valid is not None:
+            source = tokens.valid.flatten().nonzero().squeeze(1)[source]
         weight = torch.rand(rows, 3, generator=generator).softmax(dim=1).flatten()
         merge = MergeMap(source, torch.arange(rows).repeat_interleave(3), weight, rows)
         return Compression(tokens, plain.keep, plain.budgets, merge=merge)

@@ -138,6 +138,10 @@ class Family(ABC):
     def places(self, video: Video) -> int:
         """N, visual tokens per frame (structural ones not counted)."""
 
+    def filled(self, video: Video) -> Tensor:
+        """`[T, N]` bool: the visual tokens that have a placeholder."""
+        return torch.ones(video.frames, self.places(video), dtype=torch.bool)
+
     def unfit(self, rows: Rows) -> str | None:
         """Why the family cannot have such a prompt; None if it can."""
         if self.equal_frames and len({video.frames for video in videos(rows)}) > 1:

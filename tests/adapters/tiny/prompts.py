@@ -119,7 +119,7 @@ def ragged_keeps(family: Family, rows: Rows, seed: int = 0, empty_video: bool | 
             if int((~mask).sum()) not in taken:
                 break
             mask[order[-1], place] ^= True
-        keeps.append(mask.flatten().nonzero().squeeze(1))
+        keeps.append((mask & family.filled(clip)).flatten().nonzero().squeeze(1))
     return tuple(keeps)
 
 
