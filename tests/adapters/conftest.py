@@ -18,7 +18,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     In modules marked `quick` none is slow; in modules marked `core` there are only the core ones and those it names.
     """
-    if "family" in metafunc.fixturenames:
+    chosen = any("family" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "family" in metafunc.fixturenames and not chosen:
         core, quick = (metafunc.definition.get_closest_marker(name) for name in ("core", "quick"))
         metafunc.parametrize("family", tiny.params(core.args if core else None, slow=quick is None))
 

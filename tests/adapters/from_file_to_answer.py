@@ -19,6 +19,7 @@ from tests.micro.compare_processors import prepare_torchvision
 
 prepare_torchvision()
 
+import torch  # noqa: E402
 import transformers  # noqa: E402
 from transformers.video_utils import load_video  # noqa: E402
 

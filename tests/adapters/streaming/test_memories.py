@@ -16,6 +16,8 @@ from tests.adapters.harness import EAGER, close
 from tests.adapters.streaming.hand import Hand, Tokens
 from tests.adapters.streaming.streams import QUESTION, fed, frames, model_and_processor, session
 
+pytestmark = pytest.mark.core
+
 ONE_OF_EACH = [tiny.FAMILIES[name] for name in ("qwen2_vl", "qwen3_vl", "llava_onevision")]
 families = pytest.mark.parametrize("family", ONE_OF_EACH, ids=str)
 

@@ -33,6 +33,8 @@ from tests.adapters.streaming.streams import (
 )
 from vidpress import press
 
+pytestmark = pytest.mark.core
+
 QWEN = tiny.FAMILIES["qwen2_vl"]
 MEMORIES: list[dict[str, Any]] = [
     {"name": "full"},

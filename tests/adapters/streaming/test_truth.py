@@ -21,6 +21,8 @@ from tests.adapters.streaming.streams import (
     turns,
 )
 
+pytestmark = pytest.mark.core
+
 CHUNKINGS = [(10,), (1,) * 10, (3, 5, 2)]
 
 
