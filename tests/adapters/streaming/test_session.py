@@ -360,6 +360,8 @@ def test_questions_that_cannot_be_answered() -> None:
             stream.ask(question)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_new_tokens=0"):
         stream.ask(QUESTION, max_new_tokens=0)
+    with pytest.raises(InputError, match='form="turns"'):
+        stream.ask(QUESTION, keep=True)
     stream.close()
     stream.close()
     for call in (lambda: stream.ask(QUESTION), lambda: stream.feed(frames(2)), stream.reset, lambda: stream.save("x")):
