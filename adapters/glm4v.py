@@ -46,7 +46,7 @@ class GLM4V(Qwen2VL):
         return cast(Tensor, input_ids == model.config.image_token_id)
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-        """All that stands between a video's marks: the last timestamp comes after its last token, and is no question."""
+        """All between a video's marks: the last timestamp comes after its last token, and is no question."""
         starts, ends = (input_ids == getattr(model.config, f"video_{end}_token_id") for end in ("start", "end"))
         return super().media_mask(model, input_ids) | (starts.cumsum(1) > ends.cumsum(1))
 
