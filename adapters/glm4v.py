@@ -34,7 +34,7 @@ class GLM4V(Qwen2VL):
     layout = "one run of image tokens per group of two frames, timestamps between; no images beside a video"
     position_groups = "frame"
     refuses: ClassVar[Mapping[Feature, str]] = (
-        {"beams": "this version of transformers loses GLM's video features when it repeats a prompt"}
+        {"beams": "newer versions of transformers lose GLM's video features when they repeat a prompt"}
         if _LOSES_VIDEOS
         else {}
     )

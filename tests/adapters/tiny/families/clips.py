@@ -74,11 +74,13 @@ class LlavaNextVideo(Family):
 
 class LlavaNextVideoMax(LlavaNextVideo):
     name = "llava_next_video_max"
+    setting = True
     pool = "max"
 
 
 class LlavaNextVideoConv(LlavaNextVideo):
     name = "llava_next_video_conv"
+    setting = True
     pool = "conv"
 
 
