@@ -35,7 +35,7 @@ class GLM4V(Qwen2VL):
     layout = "one run of image tokens per group of two frames, timestamps between; no images beside a video"
     position_groups = "frame"
     refuses: ClassVar[Mapping[Feature, str]] = (
-        {"beams": "this version of transformers loses GLM's video features when it repeats a prompt"}
+        {"beams": "newer versions of transformers lose GLM's video features when they repeat a prompt"}
         if _LOSES_VIDEOS
         else {}
     )
@@ -47,7 +47,7 @@ class GLM4V(Qwen2VL):
         return cast(Tensor, input_ids == model.config.image_token_id)
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-        """All that stands between a video's marks: the last timestamp comes after its last token, and is no question."""
+        """All between a video's marks: the last timestamp comes after its last token, and is no question."""
         starts, ends = (input_ids == getattr(model.config, f"video_{end}_token_id") for end in ("start", "end"))
         return super().media_mask(model, input_ids) | (starts.cumsum(1) > ends.cumsum(1))
 

@@ -36,7 +36,7 @@ class Thinker(Family):
     token_types = False
     streams = False
     refuses: ClassVar[Mapping[Feature, str]] = (
-        {} if _REPEATS_VIDEOS else {"beams": "this version of transformers repeats a video's patches in a wrong order"}
+        {} if _REPEATS_VIDEOS else {"beams": "older versions of transformers repeat a video's patches in a wrong order"}
     )
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
