@@ -94,6 +94,6 @@ def turns(family: tiny.Family, processor: LayoutProcessor, chunks: list[Tensor])
         for name in ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
         if name in made[0]
     }
-    if family.mrope:
-        inputs["mm_token_type_ids"] = tiny.token_types(input_ids)
+    if family.token_types:
+        inputs["mm_token_type_ids"] = family.known.types(processor.model, input_ids)
     return inputs
