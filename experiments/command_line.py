@@ -162,8 +162,9 @@ def _closest_setting(key: str) -> str:
 
 
 def _known_keys() -> Iterator[str]:
-    """Every setting of the configuration, dotted, with the task, model and data that were asked for."""
-    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in ("task", "model", "data") and "," not in word]
+    """Every setting of the configuration, dotted, with the choices that were asked for in groups with settings."""
+    groups = ("task", "model", "data", "source", "memory")
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups and "," not in word]
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
         config = OmegaConf.to_container(compose("config", chosen))

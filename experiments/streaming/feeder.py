@@ -146,5 +146,5 @@ class Feeder(threading.Thread):
             raise
         self.answered += 1
         self.status = self._session.status
-        self._on_answer(record)
         asked.answered.set_result(record)
+        self._on_answer(record)

@@ -41,6 +41,10 @@ class FrameQueue:
         policy: one of `POLICIES`.
         capacity: frames.
         slowest: `lower_rate` lets in at least every so-manieth frame that is offered.
+
+    Attributes:
+        stride: `lower_rate` now lets in every so-manieth frame.
+        dropped, thinned, left: frames counted so.
     """
 
     def __init__(self, policy: str, capacity: int, slowest: int = 64) -> None:
@@ -50,7 +54,7 @@ class FrameQueue:
         self._ended = False
         self._offered = self._let_in = 0
         self._calm = 2 * capacity
-        self.stride, self.dropped, self.thinned, self.taken, self.left = 1, 0, 0, 0, 0
+        self.stride, self.dropped, self.thinned, self.left = 1, 0, 0, 0
 
     def put(self, frame: Frame) -> None:
         """Offer the next frame; waits only under `block`."""
@@ -88,7 +92,6 @@ class FrameQueue:
             frames: list[Frame] = []
             while self._frames and len(frames) < most and self._frames[0].time <= until:
                 frames.append(self._frames.popleft())
-            self.taken += len(frames)
             self._changed.notify_all()
             return frames
 

@@ -65,7 +65,8 @@ class Reader(threading.Thread):
         try:
             self._read()
         except BaseException as error:
-            self.error = error
+            # When nothing more is wanted, how the source takes its end is of no interest.
+            self.error = None if self._halt.is_set() else error
         finally:
             self.waiting_since = None
             self._queue.end()

@@ -22,9 +22,9 @@ def number(key: str, value: Any, least: float, *, whole: bool = False) -> float:
     return float(value)
 
 
-def number_or_none(key: str, value: Any, least: float, *, whole: bool = False) -> float | None:
+def number_or_none(key: str, value: Any, least: float) -> float | None:
     """As `number`, where null is allowed."""
-    return None if value is None else number(key, value, least, whole=whole)
+    return None if value is None else number(key, value, least)
 
 
 def one_of(key: str, value: Any, choices: Sequence[Any]) -> Any:

@@ -152,12 +152,14 @@ def rows(status: Status) -> dict[str, str]:
 
 
 def spoken(answer: Mapping[str, Any]) -> str:
-    """A question and its answer in one line."""
+    """A question and its answer in one line, without what could move a terminal's cursor."""
     moment = f"[{answer['asked_at']:.1f} s]" if answer["asked_at"] is not None else "[–]"
     if answer["error"] is not None:
-        return f"{moment} {answer['question']} → error: {answer['error']}"
-    expected = "" if answer["expected"] is None else f" (right: {answer['expected']})"
-    return f"{moment} {answer['question']} → {answer['answer']}{expected} ({answer['seconds']:.2f} s)"
+        told = f"{moment} {answer['question']} → error: {answer['error']}"
+    else:
+        expected = "" if answer["expected"] is None else f" (right: {answer['expected']})"
+        told = f"{moment} {answer['question']} → {answer['answer']}{expected} ({answer['seconds']:.2f} s)"
+    return "".join(letter if letter.isprintable() else " " for letter in told)
 
 
 def seconds(value: float | None) -> str:

@@ -85,6 +85,7 @@ def test_without_reuse_pruning_or_forgetting_a_stream_is_the_video(vidpress: Com
         (["serve.port=99999"], "serve.port=99999 must be 65535 at most"),
         (["compressor=cdpruner"], "looks at the question"),
         (["memory=retrieval", "memory.budget=0"], "budget"),
+        (["source=file", "source.paht=a.mp4"], "Did you mean source.path?"),
         (["policy=block", "task=generate"], "policy: there is no such setting"),
     ],
 )

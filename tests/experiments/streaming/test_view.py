@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.streaming.keyboard import Keyboard, Line
-from experiments.streaming.view import Lines, LiveView, rows, seconds, size, view_for
+from experiments.streaming.view import Lines, LiveView, rows, seconds, size, spoken, view_for
 
 STATUS: dict[str, Any] = {
     "state": "running",
@@ -52,6 +52,7 @@ def test_every_figure_is_told() -> None:
     assert told["memory"] == "2.0 KiB device, 3.0 MiB host, 0 B disk"
     assert (told["reuse"], told["reconnected"]) == ("38% of the encoder's tokens", "1 times")
     assert told["medians"] == "encode 12.5 ms"
+    assert spoken({**ANSWER, "answer": "a\n\x1b[2Jring"}) == "[3.0 s] What [bold]? → a  [2Jring (0.50 s)"
     assert [seconds(value) for value in (None, 5, 187, 7509)] == ["–", "5.0 s", "3:07 min", "2:05:09 h"]
     assert size(5 * 2**50) == "5120.0 TiB"
 
