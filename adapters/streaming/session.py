@@ -268,14 +268,7 @@ class StreamSession:
 
     def _write(self, store: Store, kept: Kept, told: Told, *, check: bool) -> tuple[Told, list[Piece], Vector]:
         """Run a chunk through the language model, into a store that has yet to commit it."""
-        if not store.begun:
-            opening = self._form.opening(self._language.device)
-            if opening.unit.tokens:
-                with self._lock:
-                    cache = store.cache(opening.unit.tokens)
-                self._language.write([opening], None, cache)
-            with self._lock:
-                store.begin(opening.unit)
+        self._begin(store)
         pieces, told, end = self._form.chunk(kept, told, store.tail)
         units = [piece.unit for piece in pieces]
         if check:
@@ -285,6 +278,17 @@ class StreamSession:
                 cache = store.cache(sum(unit.tokens for unit in units))
             self._language.write(pieces, kept, cache)
         return told, pieces, end
+
+    def _begin(self, store: Store) -> None:
+        """Put the prompt's opening into a store that is still empty."""
+        if not store.begun:
+            opening = self._form.opening(self._language.device)
+            if opening.unit.tokens:
+                with self._lock:
+                    cache = store.cache(opening.unit.tokens)
+                self._language.write([opening], None, cache)
+            with self._lock:
+                store.begin(opening.unit)
 
     def _compressed(
         self,
@@ -344,7 +348,7 @@ class StreamSession:
 
     # Questions
 
-    def ask(self, question: str, *, max_new_tokens: int = 64, logits: bool = False) -> Answer:
+    def ask(self, question: str, *, max_new_tokens: int = 64, keep: bool = False, logits: bool = False) -> Answer:
         """Answer a question about the stream so far. Nothing of it stays, and feeding may go on meanwhile.
 
         Frames that still wait are looked at too, an incomplete group filled up with its last frame, without reuse by
@@ -353,17 +357,29 @@ class StreamSession:
         Args:
             question: the user's words.
             max_new_tokens: the answer's length at most; decoding is greedy.
+            keep: put question and answer into the memory, as turns of the dialogue that later ones may refer to
+                (`form="turns"`); feeding waits until they are in.
             logits: return those of every step.
 
         Raises:
-            InputError: an empty question.
-            StreamError: no frame has come yet, or the session is closed.
+            InputError: an empty question, or `keep` where the stream is one turn.
+            StreamError: no frame has come yet, the session is closed, or the memory cannot take what is kept.
         """
-        start = time.perf_counter()
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"question={question!r}: ask something.")
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1.")
+        if not keep:
+            return self._answer(question, max_new_tokens, logits)
+        if not self._form.turns:
+            raise InputError('keep=True needs turns to keep: make the session with form="turns".')
+        with self._feeding:
+            answer = self._answer(question, max_new_tokens, logits)
+            self._keep(question, answer)
+        return answer
+
+    def _answer(self, question: str, max_new_tokens: int, logits: bool) -> Answer:
+        start = time.perf_counter()
         with torch.no_grad(), self._watch.stage("answer"):
             parts, words = self._form.question(question, self._language.device)
             room = words.shape[0] + max_new_tokens
@@ -382,6 +398,19 @@ class StreamSession:
             text = self._form.wording.decode(list(spoken.ids))
         seconds = time.perf_counter() - start
         return Answer(text, seconds, asked.slots + words.shape[0], spoken.ids, asked.blocks, spoken.logits)
+
+    def _keep(self, question: str, answer: Answer) -> None:
+        """Run a question and its answer into the memory; `_feeding` is held."""
+        with torch.no_grad():
+            self._begin(self._store)
+            said = self._language.without_end(answer.ids)
+            piece = self._form.said(question, said, self._store.tail, self._language.device)
+            self._store.check([piece.unit])
+            with self._lock:
+                cache = self._store.cache(piece.unit.tokens)
+            self._language.write([piece], None, cache)
+            with self._lock:
+                self._store.commit([piece.unit], piece.unit.following)
 
     def _with_waiting(self, store: Store, stream: _Stream) -> Told:
         """Put the frames that wait into a fork of the memory."""

@@ -16,6 +16,8 @@ from torch import Tensor
 from adapters.errors import UnsupportedError
 from adapters.prompting import LayoutProcessor
 
+_MARK = "\N{LATIN SMALL LETTER T WITH STROKE}mark"  # no template writes it by itself
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -44,6 +46,10 @@ class Wording(ABC):
     @abstractmethod
     def turn(self, label: str) -> tuple[Tensor, Tensor]:
         """What stands before and after the video tokens of a user turn that shows frames."""
+
+    @abstractmethod
+    def closing(self) -> Tensor:
+        """What stands after an answer when the dialogue goes on."""
 
     @abstractmethod
     def frame(self, first: float, last: float, following: float) -> tuple[Tensor, Tensor]:
@@ -112,6 +118,11 @@ class ChatWording(Wording):
         before, after = self._split(two[len(one) :])
         return self._ids(before), self._ids(after)
 
+    def closing(self) -> Tensor:
+        asked = [self._shown(""), {"role": "user", "content": [{"type": "text", "text": _MARK}]}]
+        answered = {"role": "assistant", "content": [{"type": "text", "text": _MARK}]}
+        return self._ids(self._written([*asked, answered]).rpartition(_MARK)[2])
+
     def frame(self, first: float, last: float, following: float) -> tuple[Tensor, Tensor]:
         start, end = self._marks
         return self._ids(f"<{(first + last) / 2:.1f} seconds>{start}"), self._ids(end)
@@ -168,6 +179,9 @@ class BytesWording(Wording):
         marks = ([], []) if self._framed else (self._before, self._after)
         before = [*b"user\n", *label.encode(), *marks[0]]
         return torch.tensor(before), torch.tensor([*marks[1], *b"\n"])
+
+    def closing(self) -> Tensor:
+        return torch.tensor([*b"\n"])
 
     def frame(self, first: float, last: float, following: float) -> tuple[Tensor, Tensor]:
         stamp = f"<{(first + following) / 2:.1f} seconds>".encode()
