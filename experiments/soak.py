@@ -227,7 +227,8 @@ def told(result: Mapping[str, Any]) -> dict[str, str]:
             for name in ("resident", "anonymous")
         },
         **{
-            title: f"{1e3 * before[name]:.2f} ms after warm-up, {1e3 * after[name]:.2f} ms at the end ({growth[name]:+.1%})"
+            title: f"{1e3 * before[name]:.2f} ms after warm-up, {1e3 * after[name]:.2f} ms at the end "
+            f"({growth[name]:+.1%})"
             for name, title in times.items()
         },
         "steady": f"{'yes' if result['steady'] else 'no'}: at most {ALLOWED:+.0%} is allowed"
