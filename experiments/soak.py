@@ -48,6 +48,7 @@ class Point:
         resident: bytes of main memory that the process holds, pages of mapped files too, which the kernel may drop.
         anonymous: bytes that the process allocated itself.
         frame_seconds: median over the frames since the row before, questions and the making of frames left out.
+        undisturbed_seconds: their 10th percentile, which other work on the machine hardly touches.
         answer_seconds: of the question asked here.
         held, device_bytes, host_bytes, disk_bytes: of the session's memory.
         reuse: share of tokens that the cacher served from its reference.
@@ -57,6 +58,7 @@ class Point:
     resident: int
     anonymous: int
     frame_seconds: float
+    undisturbed_seconds: float
     answer_seconds: float
     held: int
     device_bytes: int
@@ -153,7 +155,8 @@ def verdict(points: Sequence[Point], warmup: float) -> dict[str, Any]:
     """Means of the tenth of the curve that follows the warm-up and of its last tenth, and what grew between them.
 
     Returns:
-        after_warmup, at_the_end and growth, each of resident, anonymous and frame_seconds; steady: no growth above `ALLOWED`;
+        after_warmup, at_the_end and growth, each of resident, anonymous, frame_seconds and undisturbed_seconds; steady:
+        no growth above `ALLOWED` in any of them;
         filling: whether the session's memory still grew after the warm-up, which must then be longer.
     """
     tenth, first = max(1, len(points) // 10), int(warmup * len(points))
@@ -163,6 +166,7 @@ def verdict(points: Sequence[Point], warmup: float) -> dict[str, Any]:
             "resident": statistics.fmean(point.resident for point in part),
             "anonymous": statistics.fmean(point.anonymous for point in part),
             "frame_seconds": statistics.median(point.frame_seconds for point in part),
+            "undisturbed_seconds": statistics.median(point.undisturbed_seconds for point in part),
         }
         for name, part in parts.items()
     }
@@ -214,7 +218,7 @@ def picture(points: Sequence[Point], result: Mapping[str, Any], path: Path) -> P
 def told(result: Mapping[str, Any]) -> dict[str, str]:
     """The verdict for people."""
     before, after, growth = (result[name] for name in ("after_warmup", "at_the_end", "growth"))
-    milliseconds = (1e3 * before["frame_seconds"], 1e3 * after["frame_seconds"], growth["frame_seconds"])
+    times = {"frame_seconds": f"time per frame ({result['clock']})", "undisturbed_seconds": "10th percentile of it"}
     return {
         "frames": f"{result['frames']}",
         **{
@@ -222,9 +226,11 @@ def told(result: Mapping[str, Any]) -> dict[str, str]:
             f"({growth[name]:+.1%})"
             for name in ("resident", "anonymous")
         },
-        f"time per frame ({result['clock']})": "{:.2f} ms after warm-up, {:.2f} ms at the end ({:+.1%})".format(
-            *milliseconds
-        ),
+        **{
+            title: f"{1e3 * before[name]:.2f} ms after warm-up, {1e3 * after[name]:.2f} ms at the end "
+            f"({growth[name]:+.1%})"
+            for name, title in times.items()
+        },
         "steady": f"{'yes' if result['steady'] else 'no'}: at most {ALLOWED:+.0%} is allowed"
         + ("; the session's memory was still filling: take a longer --warmup" if result["filling"] else ""),
     }
@@ -255,6 +261,7 @@ def _row(
         resident(),
         anonymous(),
         statistics.median(seconds),
+        statistics.quantiles(seconds, n=10)[0],
         asked,
         status.held,
         status.device_bytes,

@@ -202,7 +202,8 @@ class Call:
             return recipe.untouched(parts, hidden, reference)
         if job.update == hidden.shape[1] and self._watch is None:
             return recipe.full(parts, hidden, remember=False)[0]
-        out, places, similarity = recipe.selective(parts, hidden, reference, job.update, job.places)
+        chosen = None if job.places is None else job.places.to(hidden.device)
+        out, places, similarity = recipe.selective(parts, hidden, reference, job.update, chosen)
         if recipe.shared:
             job.places = places
         if self._watch is not None:
@@ -302,7 +303,8 @@ def _looked_up(table: Mapping[tuple[int, int, int], float], number: int, frame: 
 
 
 def _take(hidden: Tensor, index: Tensor | None) -> Tensor:
-    return hidden if index is None else hidden.index_select(0, index)
+    # A tower may be spread over devices, layer by layer.
+    return hidden if index is None else hidden.index_select(0, index.to(hidden.device))
 
 
 def _put(out: Tensor | None, hidden: Tensor, index: Tensor | None, values: Tensor) -> Tensor:
@@ -310,7 +312,7 @@ def _put(out: Tensor | None, hidden: Tensor, index: Tensor | None, values: Tenso
     if index is None:
         return values
     out = values.new_empty(hidden.shape) if out is None else out
-    return out.index_copy_(0, index, values)
+    return out.index_copy_(0, index.to(out.device), values)
 
 
 def _frames(values: Tensor, numbers: Sequence[int]) -> Tensor:

@@ -16,7 +16,9 @@ from experiments.soak import Point, verdict
 def curve(*rows: tuple[float, float], held: float = 1.0) -> list[Point]:
     """Points of (megabytes, milliseconds); the session's memory grows by `held` per row."""
     return [
-        Point(10 * n, int(1e6 * size), int(1e6 * size), 1e-3 * spent, 0.1, 5, int(1e6 * held**n), 0, 0, None)
+        Point(
+            10 * n, int(1e6 * size), int(1e6 * size), 1e-3 * spent, 1e-3 * spent, 0.1, 5, int(1e6 * held**n), 0, 0, None
+        )
         for n, (size, spent) in enumerate(rows)
     ]
 

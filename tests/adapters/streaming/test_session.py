@@ -401,6 +401,19 @@ def test_a_model_that_fails_leaves_the_session_as_it_was(
     assert stream.ask(QUESTION, logits=True).logits.equal(calm.ask(QUESTION, logits=True).logits)
 
 
+def test_after_a_failure_nothing_is_reused_of_frames_that_were_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = model_and_processor(QWEN)
+    with session(model, processor, cacher="stc", chunk=2) as stream:
+        stream.feed(frames(4))
+        assert stream.status.reuse > 0
+        with monkeypatch.context() as patch:
+            patch.setattr(model.get_decoder().layers[0], "forward", None)
+            with pytest.raises(TypeError):
+                stream.feed(frames(2))
+        stream.feed(frames(2))
+        assert stream.status.reuse == 0
+
+
 def test_limits_say_what_to_do() -> None:
     model, processor = model_and_processor(QWEN)
     full = session(model, processor, memory={"name": "full", "limit": 20}, chunk=2)
