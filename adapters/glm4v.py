@@ -48,7 +48,8 @@ class GLM4V(Qwen2VL):
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
         """All between a video's marks: the last timestamp comes after its last token, and is no question."""
-        starts, ends = (input_ids == getattr(model.config, f"video_{end}_token_id") for end in ("start", "end"))
+        starts: Tensor = input_ids == model.config.video_start_token_id
+        ends: Tensor = input_ids == model.config.video_end_token_id
         return super().media_mask(model, input_ids) | (starts.cumsum(1) > ends.cumsum(1))
 
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
