@@ -80,8 +80,9 @@ class Family(ABC):
 
     def videos_in(self, arguments: Mapping[str, Any]) -> int:
         """How many videos a call of `get_video_features` with these arguments holds."""
-        grid = arguments.get("video_grid_thw")
-        return int((arguments["pixel_values_videos"] if grid is None else grid).shape[0])
+        # The pixels' argument was renamed between versions of the library.
+        given = (arguments.get(name) for name in ("video_grid_thw", "pixel_values_videos", "pixel_values"))
+        return int(next(tensor for tensor in given if tensor is not None).shape[0])
 
     def repeat(self, output: Any, times: int) -> None:
         """Make what `get_video_features` returned for one video what it returns for several equal ones, in place."""

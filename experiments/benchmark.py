@@ -226,7 +226,7 @@ def _work(model: Any, variant: Variant, answer: int) -> dict[str, Any]:
         "step": step_work(model, rows, variant.length + answer // 2).as_result(),
     }
     if "pixel_values_videos" in variant.inputs:
-        work["encode"] = encoder_work(model, variant.inputs).as_result()
+        work["encode"] = encoder_work(model, variant.inputs, variant.cacher).as_result()
     return work
 
 

@@ -31,9 +31,18 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "vidcom2_video_similar": {"name": "vidcom2", "frame_weight": 0.0, "keep": "similar"},
         "vidcom2_frame_twice": {"name": "vidcom2", "frame_weight": 2.0},
         "vidcom2_video_twice": {"name": "vidcom2", "video_weight": 2.0},
+        "stc_spatial": {"name": "stc_pruner", "memory_weight": 0.0},
+        "stc_temporal": {"name": "stc_pruner", "frame_weight": 0.0},
+        "stc_temporal_twice": {"name": "stc_pruner", "memory_weight": 2.0},
+        "stc_spatial_twice": {"name": "stc_pruner", "frame_weight": 2.0},
     },
     "allocator": {
         "fca_max": {"name": "fca", "frame_scorer": {"name": "frame_uniqueness", "statistic": "max"}},
+    },
+    "cacher": {
+        "stc_attention": {"name": "stc", "reuse": "attention", "update_ratio": 0.15},
+        "stc_mlp": {"name": "stc", "reuse": "mlp", "update_ratio": 0.15},
+        "stc_shared": {"name": "stc", "selection": "shared"},
     },
 }
 CONF = Path(__file__).resolve().parent.parent / "conf"

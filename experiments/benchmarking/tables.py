@@ -13,6 +13,7 @@ from rich.table import Table
 from experiments.benchmarking.variants import NATIVE, RANDOM, STAGES, UNCOMPRESSED
 
 SHARED = {"decode_video": "video decode", "preprocess": "preprocess"}
+_OURS = {"llm": "compress + prefill + decode"}
 GIVEN = {"encode": "vision encoder", "prefill": "prefill", "step": "decode a token"}
 
 
@@ -181,22 +182,22 @@ def _bar(bar: Mapping[str, Any] | None) -> tuple[str, str]:
 
 def _published_sheet(result: Mapping[str, Any]) -> Sheet:
     published, ratios = result["published"], result["ratios"]
-    rows = [
-        (
-            f"{row['method']} (published)",
-            *(f"{row[key]['before']} → {row[key]['after']} s: {row[key]['speed_up']:.2f}×" for key in ("llm", "model")),
-            f"{row['peak_gb']['before']} → {row['peak_gb']['after']}",
-        )
-        for row in published["rows"]
-    ]
+    columns, unit = published["columns"], published["unit"]
+    peaks = any("peak_gb" in row for row in published["rows"])
+    rows = []
+    for row in published["rows"]:
+        times = (f"{row[key]['before']} → {row[key]['after']} {unit}: {row[key]['speed_up']:.2f}×" for key in columns)
+        peak = (f"{row['peak_gb']['before']} → {row['peak_gb']['after']}",) if peaks else ()
+        rows.append((f"{row['method']} (published)", *times, *peak))
     if UNCOMPRESSED in ratios:
-        ours = [_times(ratios[UNCOMPRESSED][stage], inverse=True) for stage in ("llm", "generate")]
-        rows.append((f"{result['label']} (ours, this run)", *ours, "see above"))
+        ours = [_times(ratios[UNCOMPRESSED][column["stage"]], inverse=True) for column in columns.values()]
+        rows.append((f"{result['label']} (ours, this run)", *ours, *(["see above"] if peaks else [])))
+    stages = ", and ".join(_OURS.get(column["stage"], STAGES[column["stage"]]) for column in columns.values())
     return Sheet(
         f"Beside published speed-ups, not measured here: {published['source']}",
-        ("method", "language model", "encoder and language model", "peak GB"),
+        ("method", *(column["heading"] for column in columns.values()), *(["peak GB"] if peaks else [])),
         tuple(rows),
-        f"Published for {published['setting']}. Ours: compress + prefill + decode, and whole generate.",
+        f"Published for {published['setting']}. Ours: {stages}.",
     )
 
 

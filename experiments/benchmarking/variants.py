@@ -15,6 +15,7 @@ from torch import Tensor
 from adapters.clock import Clock
 from adapters.report import Report
 from adapters.timed import timed
+from compressors.base import CacheReuser
 from experiments.benchmarking.memory import PeakMemory
 from vidpress import press
 
@@ -42,12 +43,14 @@ class Variant:
         opened: attaches a press, or timers alone; gives the `Report` or the `Clock`.
         inputs: the prompt.
         length: tokens of a row that the language model sees.
+        cacher: what reuses the vision tower's work, for counting it.
     """
 
     name: str
     opened: Callable[[], AbstractContextManager[Any]]
     inputs: dict[str, Tensor]
     length: int
+    cacher: CacheReuser | None = None
 
 
 def plain(model: Any, name: str, inputs: dict[str, Tensor], length: int) -> Variant:
@@ -59,7 +62,7 @@ def pressed(
     model: Any, name: str, inputs: dict[str, Tensor], length: int, compressor: Any, options: dict[str, Any]
 ) -> Variant:
     """The model under a press."""
-    return Variant(name, lambda: press(model, compressor, **options), inputs, length)
+    return Variant(name, lambda: press(model, compressor, **options), inputs, length, compressor.cacher)
 
 
 @dataclass(frozen=True)

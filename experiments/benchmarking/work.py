@@ -8,6 +8,7 @@ not in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from adapters.family import family_of
+from compressors.base import CacheReuser
+from compressors.cachers.operations import LayerSize, tower_operations
+from compressors.cachers.stc import STC
 from compressors.errors import InputError
 
 
@@ -63,21 +67,21 @@ def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
     return Work(operations, read + moved)
 
 
-def encoder_work(model: Any, inputs: dict[str, Tensor]) -> Work:
-    """The vision tower and projector over a prompt's videos.
+def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | None = None) -> Work:
+    """The vision tower and projector over a prompt's videos, each a stream of its own under a cacher.
 
     Raises:
         InputError: a tower that is not known here.
     """
     base: Any = family_of(model).base(model)
     if hasattr(base, "visual") and "video_grid_thw" in inputs:
-        return _packed(model, base.visual, inputs["video_grid_thw"].cpu())
+        return _packed(model, base.visual, inputs["video_grid_thw"].cpu(), cacher)
     if hasattr(base, "vision_tower") and "pixel_values_videos" in inputs:
-        return _batched(model, base, inputs["pixel_values_videos"])
+        return _batched(model, base, inputs["pixel_values_videos"], cacher)
     raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
 
 
-def _packed(model: Any, visual: Any, grid: Tensor) -> Work:
+def _packed(model: Any, visual: Any, grid: Tensor, cacher: CacheReuser | None) -> Work:
     """Qwen-VL towers: patches of all frames in one row, merged afterwards."""
     vision = model.config.vision_config
     sizes = [(t, h * w) for t, h, w in grid.tolist()]
@@ -95,6 +99,13 @@ def _packed(model: Any, visual: Any, grid: Tensor) -> Work:
         windows = _windows(visual, grid)
         pairs = [whole if index in full else windows for index in range(len(visual.blocks))]
     operations += 4 * width * sum(pairs)
+    for row in grid:
+        frames, places = int(row[0]), int(row[1] * row[2])
+        seen: list[float | None] = [None] * len(pairs)
+        if full is not None:
+            share = _windows(visual, row.unsqueeze(0)) / (frames * places)
+            seen = [None if index in full else share for index in range(len(pairs))]
+        operations -= _saved(cacher, visual.blocks, width, seen, places, frames)
     out = merged * model.config.text_config.hidden_size
     return Work(
         operations,
@@ -113,7 +124,19 @@ def _windows(visual: Any, grid: Tensor) -> int:
     return pairs
 
 
-def _batched(model: Any, base: Any, pixels: Tensor) -> Work:
+def _saved(
+    cacher: CacheReuser | None, layers: Any, width: int, seen: Sequence[float | None], places: int, frames: int
+) -> int:
+    """Operations that a cacher spares a tower's layers over one video."""
+    if not isinstance(cacher, STC):
+        return 0
+    sizes = [
+        LayerSize(width, _matrices(layer) - 4 * width**2, visible) for layer, visible in zip(layers, seen, strict=True)
+    ]
+    return round(tower_operations(None, sizes, places, frames) - tower_operations(cacher, sizes, places, frames))
+
+
+def _batched(model: Any, base: Any, pixels: Tensor, cacher: CacheReuser | None) -> Work:
     """LLaVA-OneVision: every frame through SigLIP, every patch through the projector, then pooled."""
     vision = model.config.vision_config
     frames = pixels.shape[0] * pixels.shape[1]
@@ -123,6 +146,7 @@ def _batched(model: Any, base: Any, pixels: Tensor) -> Work:
     embedding = tower.embeddings.patch_embedding.weight.numel()
     weights = embedding + _matrices(layers) + _matrices(projector)
     operations = 2 * frames * n * weights + 4 * frames * n * n * vision.hidden_size * len(layers)
+    operations -= pixels.shape[0] * _saved(cacher, layers, vision.hidden_size, [None] * len(layers), n, pixels.shape[1])
     out = frames * -((-vision.image_size // vision.patch_size // 2) ** 2) * model.config.text_config.hidden_size
     return Work(operations, _bytes(weights, pixels.numel() + out, tower))
 

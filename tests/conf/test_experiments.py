@@ -49,8 +49,11 @@ def test_every_point_composes_and_builds(experiment: str) -> None:
         assert OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         check_numbers(cfg)
         budget_from(cfg)
-        assert compressor_from(cfg).exact
-    settings = [(compressor_from(cfg), budget_from(cfg), cfg.auto_retention) for cfg in compositions]
+        assert compressor_from(cfg).exact or cfg.compressor.name == "none"
+    settings = [
+        (made := compressor_from(cfg), made.cacher, budget_from(cfg), cfg.frames, cfg.auto_retention)
+        for cfg in compositions
+    ]
     assert all(one not in settings[:i] for i, one in enumerate(settings)), "no point is another"
 
 

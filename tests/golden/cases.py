@@ -83,6 +83,21 @@ def _made(function: str, args: str, sha256: str) -> Tensor:
     return torch.from_numpy(array)
 
 
+def weights(case: Case) -> dict[str, Tensor]:
+    """A tower's weights, by the names of the library."""
+    (spec,) = [source for source in case["inputs"] if source["name"] == "weights"]
+    made = getattr(inputs, spec["function"])(**spec["args"])
+    digests = {name: inputs.digest(array)[:16] for name, array in made.items()}
+    assert digests == spec["sha256"], "this machine makes other weights than those of the golden vectors"
+    return {name: torch.from_numpy(array) for name, array in made.items()}
+
+
+def pixels(case: Case) -> Tensor:
+    """A video's pixels `[F, 3, H, W]`."""
+    (spec,) = [source for source in case["inputs"] if source["name"] == "pixels"]
+    return _made(spec["function"], json.dumps(spec["args"]), spec["sha256"])
+
+
 @cache
 def _manifest() -> list[dict[str, Any]]:
     return json.loads((FOLDER / "manifest.json").read_text())["cases"]
