@@ -105,8 +105,17 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
         model: the model, for its family.
         inputs: of a prompt with one video in each row, all of one shape.
         kept: K, visual tokens that compression leaves in each row.
+
+    Raises:
+        InputError: a family in which a prompt of K visual tokens is not known.
     """
     family = family_of(model)
+    grids = "video_grid_thw" in inputs and hasattr(model.config.vision_config, "spatial_merge_size")
+    if not grids and ("pixel_values_videos" not in inputs or "video_grid_thw" in inputs):
+        raise InputError(
+            f"task.against: a native prompt of K visual tokens is not known for {family.name}: write "
+            f"task.against=[uncompressed,random]."
+        )
     ids = inputs["input_ids"]
     video = family.video_mask(model, ids)
     rows = ids.shape[0]
