@@ -352,7 +352,14 @@ class Attachment(Places):
             raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
         lookup = values.get("prompt_lookup_num_tokens") or getattr(config, "prompt_lookup_num_tokens", None)
         self._family.refuse("assisted decoding", values.get("assistant_model") is not None or lookup is not None)
-        told = {name: kwargs.pop(name) for name in self._family.told if name in kwargs}
+        told = {name: torch.as_tensor(kwargs.pop(name)) for name in self._family.told if name in kwargs}
+        ids = values.get("input_ids", values.get("inputs"))
+        for name, value in told.items():
+            if ids is None or value.shape != ids.shape:
+                raise InputError(
+                    f"{name} has shape {list(value.shape)}, but input_ids "
+                    f"{'is missing' if ids is None else list(ids.shape)}: it says something about every token."
+                )
         with self._generating(told):
             return original(*args, **kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,8 @@ from adapters import UnsupportedError
 from adapters.prompting import LayoutProcessor, prompts, questions_about
 from compressors.errors import InputError
 from tests.adapters import tiny, truth
-from tests.adapters.given import Given
-from tests.adapters.harness import EAGER, STEPS, close, generated
+from tests.adapters.given import Chosen, Given
+from tests.adapters.harness import EAGER, STEPS, close, generated, second_turn
 from tests.adapters.test_same_video import QUESTIONS, run, video
 from vidpress import mark_videos, press
 
@@ -86,6 +87,30 @@ def test_nonsense_is_refused(frames: tiny.Family, change: str, said: str) -> Non
     model, inputs = tiny.build(frames), tiny.prompt(frames, tiny.LAYOUTS["two"])
     with press(model, "vidcom2"), pytest.raises(InputError, match=said):
         model(**changed(inputs, change))
+
+
+def test_a_video_in_a_later_turn(frames: tiny.Family) -> None:
+    """The statement covers the whole prompt; only the new tokens' share of it counts."""
+    layouts = [tiny.LAYOUTS["one"], ((tiny.Text(2), tiny.Image(), tiny.Video(3), tiny.Text(3)),)]
+    turns = [tiny.prompt(frames, layout, seed) for seed, layout in enumerate(layouts)]
+    keeps = [tiny.ragged_keeps(frames, layout, seed) for seed, layout in enumerate(layouts)]
+    model, reference, current = tiny.build(frames), tiny.untouched(frames), list(keeps[0])
+    with press(model, Chosen(lambda tokens: current[tokens.index])):
+        first = generated(model, turns[0])
+        current = list(keeps[1])
+        both = second_turn(turns[0], first, turns[1]["input_ids"], "nothing")
+        both |= {"pixel_values": turns[1]["pixel_values"], "video_of_token": turns[1]["video_of_token"]}
+        with pytest.raises(InputError, match="shape"):
+            generated(model, both, past_key_values=copy.deepcopy(first.cache))
+        before = both["input_ids"].shape[1] - both["video_of_token"].shape[1]
+        both["video_of_token"] = torch.nn.functional.pad(both["video_of_token"], (before, 0))
+        second = generated(model, both, past_key_values=first.cache)
+    parts = []
+    for inputs, keep in zip(turns, keeps, strict=True):
+        (row,) = truth.rows(reference, frames, inputs)
+        parts.append(truth.pruned(row, truth.compress(reference, frames, inputs, Given(keep))))
+    row = truth.joined(truth.extended(reference, parts[0], first.tokens[0], parts[0].last), parts[1])
+    close(second.logits[0], truth.greedy(reference, row, STEPS).logits, EAGER)
 
 
 def test_several_questions_about_one_video(frames: tiny.Family) -> None:
