@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor
 
 from tests.adapters import tiny
@@ -126,7 +124,6 @@ def second_turn(inputs: dict[str, Tensor], first: Generated, more: Tensor, again
 
 
 def beams_work(family: tiny.Family, rows: tiny.Rows) -> None:
-    """Skip where the library itself expands beams wrongly: videos must match rows one to one before 5.23."""
-    one_each = all(sum(not isinstance(s, tiny.Text) for s in row) == 1 for row in rows)
-    if not family.mrope and not one_each and Version(transformers.__version__) < Version("5.23"):
-        pytest.skip(f"transformers {transformers.__version__} pairs beams with the wrong videos here, unpressed too")
+    """Skip what the library itself expands wrongly for beams."""
+    if reason := family.beams_fail(rows):
+        pytest.skip(reason)

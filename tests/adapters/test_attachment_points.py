@@ -128,9 +128,7 @@ def test_signatures(family: tiny.Family) -> None:
     assert "expand_size" in expand, moved("of beams (model._expand_inputs_for_generation)", f"parameters {expand}")
     forward = names(model.forward)
     for name in ("input_ids", "attention_mask", "position_ids", "past_key_values", "labels", "logits_to_keep"):
-        assert name in forward or name in family.forward_lacks, moved(
-            BASE, f"the model's forward has no parameter {name}"
-        )
+        assert name in forward or name in family.absent, moved(BASE, f"the model's forward has no parameter {name}")
 
 
 def test_features_arrive_as_one_object_with_the_videos_in_order(watched: Watched) -> None:

@@ -13,6 +13,7 @@ import torch._dynamo
 import transformers
 from torch import Tensor
 
+from adapters.errors import UnsupportedError
 from compressors.tokens import VideoTokens
 from tests.adapters import tiny, truth
 from tests.adapters.given import Chosen, Given
@@ -63,6 +64,7 @@ def check_second_turn(
         close(second.logits[b], want.logits, EAGER)
 
 
+@pytest.mark.needs("beams")
 @pytest.mark.parametrize("seed", seeds(2))
 @pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str)
 def test_beams(family: tiny.Family, layout: tiny.Rows, cache: dict[str, Any], seed: int) -> None:
@@ -78,6 +80,7 @@ def test_beams(family: tiny.Family, layout: tiny.Rows, cache: dict[str, Any], se
         assert float(out.scores[b]) == pytest.approx(score, rel=1e-4)
 
 
+@pytest.mark.needs("beams")
 def test_a_video_is_compressed_once_for_all_its_beams(family: tiny.Family) -> None:
     rows = tiny.LAYOUTS["padded"]
     inputs, keeps = tiny.prompt(family, rows), tiny.ragged_keeps(family, rows)
@@ -94,6 +97,7 @@ def test_a_video_is_compressed_once_for_all_its_beams(family: tiny.Family) -> No
     assert [video.kept for video in report.videos] == [len(keep) for keep in keeps]
 
 
+@pytest.mark.needs("beams")
 def test_several_samples_of_one_prompt(family: tiny.Family, layout: tiny.Rows) -> None:
     """num_return_sequences with sampling: every step's logits are the truth for the tokens drawn before it."""
     beams_work(family, layout)
@@ -108,6 +112,7 @@ def test_several_samples_of_one_prompt(family: tiny.Family, layout: tiny.Rows) -
             close(out.logits[i], truth.forced(reference, row, out.tokens[i]), EAGER)
 
 
+@pytest.mark.needs("assisted decoding")
 @pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("name", ["one", "two", "image"])
 def test_prompt_lookup(family: tiny.Family, name: str, seed: int) -> None:
@@ -203,6 +208,10 @@ def test_a_video_after_a_cached_prefix(family: tiny.Family, name: str, positions
     with press(model, given, positions=positions):
         with torch.no_grad():
             cache = model(input_ids=inputs["input_ids"][:, :prefix], use_cache=True).past_key_values
+        if len(layout) > 1 and not family.known.masking:  # rows keep different counts: padding behind the prefix
+            with pytest.raises(UnsupportedError, match="would stand between the turns"):
+                generated(model, inputs, past_key_values=cache)
+            return
         out = generated(model, inputs, past_key_values=cache)
     for b, row in enumerate(wanted(family, inputs, given, positions=positions)):
         want = truth.greedy(reference, row, STEPS)
@@ -281,6 +290,8 @@ def test_a_static_cache_used_again_after_reset(family: tiny.Family) -> None:
     with press(model, Chosen(lambda tokens: keeps[tokens.index])):
         for name in ("two", "one", "text", "image"):
             layout = tiny.LAYOUTS.get(name, tiny.TEXT_ONLY)
+            if family.unfit(layout):
+                continue
             keeps = list(tiny.ragged_keeps(family, layout, 8))
             inputs = tiny.prompt(family, layout)
             out = generated(model, inputs, past_key_values=cache)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
+from packaging.version import Version
 from torch import Tensor
 
 import adapters
-from tests.adapters.tiny.segments import Image, Rows, Segment, Video, videos
+from tests.adapters.tiny.segments import Image, Rows, Segment, Text, Video, videos
 
 PAD, EOS, IMAGE, VIDEO, VISION_START, VISION_END = range(6)
 SPECIAL = tuple(range(8))
@@ -64,7 +65,7 @@ class Family(ABC):
         video_text: how a video is written in a prompt for the real processor.
         encoder_parameters: the first parameters of the method that encodes videos (`adapters.Family.encoder`).
         decoder_arguments: what reaches its decoder besides `test_attachment_points.DECODER_ARGUMENTS`.
-        forward_lacks: what most models' forward takes and this one's does not.
+        absent: parameters of a usual forward that its model does not have.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
     """
 
@@ -92,7 +93,7 @@ class Family(ABC):
     video_text: ClassVar[str] = "<video>"
     encoder_parameters: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
-    forward_lacks: ClassVar[frozenset[str]] = frozenset()
+    absent: ClassVar[frozenset[str]] = frozenset()
     skips: ClassVar[Mapping[str, str]] = {}
 
     def __str__(self) -> str:
@@ -138,6 +139,13 @@ class Family(ABC):
         """Why the family cannot have such a prompt; None if it can."""
         if self.equal_frames and len({video.frames for video in videos(rows)}) > 1:
             return f"all videos of a call have equally many frames with {self.name}"
+        return None
+
+    def beams_fail(self, rows: Rows) -> str | None:
+        """What the library gets wrong when it repeats such a prompt for beams, unpressed too; None if nothing."""
+        one_each = all(sum(not isinstance(segment, Text) for segment in row) == 1 for row in rows)
+        if not self.mrope and not one_each and Version(transformers.__version__) < Version("5.23"):
+            return f"transformers {transformers.__version__} pairs beams with the wrong videos here"
         return None
 
     def types(self, ids: Tensor) -> Tensor:
