@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +41,39 @@ def test_a_prompt_that_does_not_say_is_refused(frames: tiny.Family) -> None:
             with pytest.raises(UnsupportedError, match=r"does not say which images are frames.*mark_videos"):
                 call(**without(inputs))
         assert generated(model, tiny.prompt(frames, tiny.TEXT_ONLY)).tokens.shape == (1, STEPS), "text needs no word"
+
+
+def test_features_without_a_history_are_refused() -> None:
+    """SmolVLM takes ready features in older ways too; none of them ends in a silent full-length run."""
+    family = tiny.FAMILIES["smolvlm"]
+    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS["one"])
+    features = torch.zeros(4, 4, tiny.HIDDEN)
+    pixels = inputs.pop("pixel_values")
+    with press(model, "vidcom2"), torch.no_grad():
+        for name in ("image_hidden_states", "mm_encoder_outputs"):
+            with pytest.raises(UnsupportedError, match="where its features come from"):
+                model(**inputs, **{name: features})
+    if "mm_encoder_outputs" in inspect.signature(model.forward).parameters:
+        outside = {"image": model.base_model.get_image_features(pixels, return_dict=True)}
+        with press(model, "vidcom2"), pytest.raises(UnsupportedError, match="computed outside this press"):
+            model(**inputs, mm_encoder_outputs=outside)
+
+
+@torch.no_grad()
+def test_features_used_again_as_other_videos(frames: tiny.Family) -> None:
+    """What was planned for two videos says nothing about the same frames as one."""
+    model, inputs = tiny.build(frames), tiny.prompt(frames, tiny.LAYOUTS["two"])
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this version of transformers takes no features")
+    pixels = inputs.pop("pixel_values")
+    with press(model, "vidcom2", retention=0.5) as report:
+        encoded = {"image": model.base_model.get_image_features(pixels, return_dict=True)}
+        for marks in (inputs["video_of_token"], (inputs["video_of_token"] == 2).long()):
+            model(**{**inputs, "video_of_token": marks}, mm_encoder_outputs=dict(encoded))
+    assert [len(seen.budgets) for seen in report.videos] == [3, 3, 3]
+    first, second, third = (seen.keep for seen in report.videos)
+    assert torch.equal(second, third)
+    assert not torch.equal(first, third)
 
 
 def test_images_are_never_pruned(frames: tiny.Family) -> None:
