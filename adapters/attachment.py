@@ -188,8 +188,13 @@ class Attachment(Places):
     def _encoded(self, values: Mapping[str, Any]) -> Any:
         """What the encoder gave for this prompt's videos before the forward."""
         modality, encoder = self._family.modality, self._family.encoder
-        given = values.get("mm_encoder_outputs") or {}
-        encoded = given.get(modality)
+        given = values.get("mm_encoder_outputs")
+        if isinstance(given, Tensor):
+            raise UnsupportedError(
+                f"mm_encoder_outputs as a plain tensor says nothing about where its features come from: pass "
+                f"{self._family.pixels} under a press."
+            )
+        encoded = (given or {}).get(modality)
         if encoded is not None and getattr(encoded, CAPTURE, None) is None:
             raise UnsupportedError(
                 f"mm_encoder_outputs[{modality!r}] was computed outside this press, so its layout is unknown: "
@@ -285,7 +290,9 @@ class Attachment(Places):
         sizes = {i: (v.features.shape[0], v.features.shape[1]) for i, v in enumerate(videos)}
         if entry.first and (self._asks or capture.planner is not self):
             capture.plan = None  # features used again: made by another press, or for another question
-        capture.planner = self
+        if entry.first and capture.numbers != measures.further:
+            capture.plan = None  # or as other videos
+        capture.planner, capture.numbers = self, measures.further
         again = capture.plan is not None or not entry.first
         plan = make_plan(
             self._compressor,
@@ -376,7 +383,14 @@ class Attachment(Places):
             raise UnsupportedError("prefill_chunk_size is not supported under a press: prompts are pruned as a whole.")
         lookup = values.get("prompt_lookup_num_tokens") or getattr(config, "prompt_lookup_num_tokens", None)
         self._family.refuse("assisted decoding", values.get("assistant_model") is not None or lookup is not None)
-        told = {name: kwargs.pop(name) for name in self._family.told if name in kwargs}
+        told = {name: torch.as_tensor(kwargs.pop(name)) for name in self._family.told if name in kwargs}
+        ids = values.get("input_ids", values.get("inputs"))
+        for name, value in told.items():
+            if ids is None or value.shape != ids.shape:
+                raise InputError(
+                    f"{name} has shape {list(value.shape)}, but input_ids "
+                    f"{'is missing' if ids is None else list(ids.shape)}: it says something about every token."
+                )
         with self._generating(told):
             return original(*args, **kwargs)
 

@@ -86,6 +86,7 @@ class Capture:
         plan: the compressions, once they were made; kept so that a prompt that is run again (no cache) is not
             compressed again.
         planner: whose plan that is.
+        numbers: what the prompt said about the videos when it was made (`Family.further`).
         sharers: rows of the prompt that ask about the same video and share its compression.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
     """
@@ -96,6 +97,7 @@ class Capture:
     plan: list[Compression] | None = field(default=None)
     tapped: Callable[[Sequence[Sequence[int]]], Sequence[Mapping[str, Any]]] | None = None
     planner: object = None
+    numbers: Sequence[int] = ()
     sharers: int = 1
 
     def repeated(self, times: int) -> Capture:

@@ -46,11 +46,9 @@ class SmolVLM(ImageFrames):
     def video_mask(
         self, model: PreTrainedModel, input_ids: Tensor, arguments: Mapping[str, Any] | None = None
     ) -> Tensor:
-        ready = () if arguments is None else (arguments.get("image_hidden_states"), arguments.get("mm_encoder_outputs"))
-        if any(isinstance(value, Tensor) for value in ready):
+        if arguments is not None and arguments.get("image_hidden_states") is not None:
             raise UnsupportedError(
-                "image features as a plain tensor (image_hidden_states, mm_encoder_outputs) say nothing about where "
-                "they come from: pass pixel_values under a press."
+                "image_hidden_states says nothing about where its features come from: pass pixel_values under a press."
             )
         return super().video_mask(model, input_ids, arguments)
 

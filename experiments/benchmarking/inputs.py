@@ -107,12 +107,14 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
         kept: K, visual tokens that compression leaves in each row.
 
     Raises:
-        InputError: a family whose videos are neither grids nor stacks of frames.
+        InputError: a family in which a prompt of K visual tokens is not known.
     """
     family = family_of(model)
-    if "video_grid_thw" not in inputs and not family.equal_frames:
+    grids = "video_grid_thw" in inputs and hasattr(model.config.vision_config, "spatial_merge_size")
+    if not grids and ("pixel_values_videos" not in inputs or "video_grid_thw" in inputs):
         raise InputError(
-            f"task.against=native: how to make a shorter video for {family.name} is not known here; leave native out."
+            f"task.against: a native prompt of K visual tokens is not known for {family.name}: write "
+            f"task.against=[uncompressed,random]."
         )
     ids = inputs["input_ids"]
     video = family.video_mask(model, ids)

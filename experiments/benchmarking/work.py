@@ -67,6 +67,12 @@ def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
     return Work(operations, read + moved)
 
 
+def counts_encoder(model: Any) -> bool:
+    """Whether `encoder_work` knows the model's vision tower."""
+    base: Any = family_of(model).base(model)
+    return hasattr(base, "visual") or hasattr(getattr(base, "vision_tower", None), "encoder")
+
+
 def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | None = None) -> Work:
     """The vision tower and projector over a prompt's videos, each a stream of its own under a cacher.
 

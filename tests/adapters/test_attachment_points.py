@@ -132,7 +132,7 @@ def test_signatures(family: tiny.Family) -> None:
     forward = names(model.forward)
     wanted = ["input_ids", "attention_mask", "position_ids", "past_key_values", "labels"]
     for name in (*wanted, "logits_to_keep"):
-        found = name in forward or name in family.forward_lacks
+        found = name in forward or name in family.absent
         assert found, moved(BASE, f"the model's forward has no parameter {name}")
     if marks := family.known.token_marks:
         masks = names(model.create_masks_for_generate)

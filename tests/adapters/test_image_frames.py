@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +15,8 @@ from adapters import UnsupportedError
 from adapters.prompting import LayoutProcessor, prompts, questions_about
 from compressors.errors import InputError
 from tests.adapters import tiny, truth
-from tests.adapters.given import Given
-from tests.adapters.harness import EAGER, STEPS, close, generated
+from tests.adapters.given import Chosen, Given
+from tests.adapters.harness import EAGER, STEPS, close, generated, second_turn
 from tests.adapters.test_same_video import QUESTIONS, run, video
 from vidpress import mark_videos, press
 
@@ -39,6 +41,39 @@ def test_a_prompt_that_does_not_say_is_refused(frames: tiny.Family) -> None:
             with pytest.raises(UnsupportedError, match=r"does not say which images are frames.*mark_videos"):
                 call(**without(inputs))
         assert generated(model, tiny.prompt(frames, tiny.TEXT_ONLY)).tokens.shape == (1, STEPS), "text needs no word"
+
+
+def test_features_without_a_history_are_refused() -> None:
+    """SmolVLM takes ready features in older ways too; none of them ends in a silent full-length run."""
+    family = tiny.FAMILIES["smolvlm"]
+    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS["one"])
+    features = torch.zeros(4, 4, tiny.HIDDEN)
+    pixels = inputs.pop("pixel_values")
+    with press(model, "vidcom2"), torch.no_grad():
+        for name in ("image_hidden_states", "mm_encoder_outputs"):
+            with pytest.raises(UnsupportedError, match="where its features come from"):
+                model(**inputs, **{name: features})
+    if "mm_encoder_outputs" in inspect.signature(model.forward).parameters:
+        outside = {"image": model.base_model.get_image_features(pixels, return_dict=True)}
+        with press(model, "vidcom2"), pytest.raises(UnsupportedError, match="computed outside this press"):
+            model(**inputs, mm_encoder_outputs=outside)
+
+
+@torch.no_grad()
+def test_features_used_again_as_other_videos(frames: tiny.Family) -> None:
+    """What was planned for two videos says nothing about the same frames as one."""
+    model, inputs = tiny.build(frames), tiny.prompt(frames, tiny.LAYOUTS["two"])
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this version of transformers takes no features")
+    pixels = inputs.pop("pixel_values")
+    with press(model, "vidcom2", retention=0.5) as report:
+        encoded = {"image": model.base_model.get_image_features(pixels, return_dict=True)}
+        for marks in (inputs["video_of_token"], (inputs["video_of_token"] == 2).long()):
+            model(**{**inputs, "video_of_token": marks}, mm_encoder_outputs=dict(encoded))
+    assert [len(seen.budgets) for seen in report.videos] == [3, 3, 3]
+    first, second, third = (seen.keep for seen in report.videos)
+    assert torch.equal(second, third)
+    assert not torch.equal(first, third)
 
 
 def test_images_are_never_pruned(frames: tiny.Family) -> None:
@@ -86,6 +121,30 @@ def test_nonsense_is_refused(frames: tiny.Family, change: str, said: str) -> Non
     model, inputs = tiny.build(frames), tiny.prompt(frames, tiny.LAYOUTS["two"])
     with press(model, "vidcom2"), pytest.raises(InputError, match=said):
         model(**changed(inputs, change))
+
+
+def test_a_video_in_a_later_turn(frames: tiny.Family) -> None:
+    """The statement covers the whole prompt; only the new tokens' share of it counts."""
+    layouts = [tiny.LAYOUTS["one"], ((tiny.Text(2), tiny.Image(), tiny.Video(3), tiny.Text(3)),)]
+    turns = [tiny.prompt(frames, layout, seed) for seed, layout in enumerate(layouts)]
+    keeps = [tiny.ragged_keeps(frames, layout, seed) for seed, layout in enumerate(layouts)]
+    model, reference, current = tiny.build(frames), tiny.untouched(frames), list(keeps[0])
+    with press(model, Chosen(lambda tokens: current[tokens.index])):
+        first = generated(model, turns[0])
+        current = list(keeps[1])
+        both = second_turn(turns[0], first, turns[1]["input_ids"], "nothing")
+        both |= {"pixel_values": turns[1]["pixel_values"], "video_of_token": turns[1]["video_of_token"]}
+        with pytest.raises(InputError, match="shape"):
+            generated(model, both, past_key_values=copy.deepcopy(first.cache))
+        before = both["input_ids"].shape[1] - both["video_of_token"].shape[1]
+        both["video_of_token"] = torch.nn.functional.pad(both["video_of_token"], (before, 0))
+        second = generated(model, both, past_key_values=first.cache)
+    parts = []
+    for inputs, keep in zip(turns, keeps, strict=True):
+        (row,) = truth.rows(reference, frames, inputs)
+        parts.append(truth.pruned(row, truth.compress(reference, frames, inputs, Given(keep))))
+    row = truth.joined(truth.extended(reference, parts[0], first.tokens[0], parts[0].last), parts[1])
+    close(second.logits[0], truth.greedy(reference, row, STEPS).logits, EAGER)
 
 
 def test_several_questions_about_one_video(frames: tiny.Family) -> None:

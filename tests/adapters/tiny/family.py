@@ -68,7 +68,7 @@ class Family(ABC):
         positions_need_mask: in a forward without a mask the library has no M-RoPE, just consecutive positions.
         constants: further arguments of every call, the same for one sample and for many.
         tolerance: relative error that its decoder's own float32 arithmetic costs, in a float64 model too.
-        forward_lacks: what most models' forward takes and this one's does not.
+        absent: parameters of a usual forward that its model does not have.
         skips: tests, by function name, that the unpressed library itself fails for this family, with the reason.
     """
 
@@ -97,7 +97,7 @@ class Family(ABC):
     encoder_parameters: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     decoder_arguments: ClassVar[frozenset[str]] = frozenset()
     tolerance: ClassVar[float] = 0.0
-    forward_lacks: ClassVar[frozenset[str]] = frozenset()
+    absent: ClassVar[frozenset[str]] = frozenset()
     skips: ClassVar[Mapping[str, str]] = {}
 
     positions_need_mask: ClassVar[bool] = False

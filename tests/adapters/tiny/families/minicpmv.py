@@ -35,7 +35,7 @@ class MiniCPMV46(Family):
     video_text = "<video_pad>"
     encoder_parameters = ("pixel_values_videos", "target_sizes_videos")
     tolerance = 1e-4  # the recurrence of linear attention is computed in float32
-    forward_lacks = frozenset({"logits_to_keep"})
+    absent = frozenset({"logits_to_keep"})
     skips: Mapping[str, str] = {
         "test_a_second_turn_with_several_answers": "the library cannot repeat the rows of a recurrent cache"
     }
@@ -126,7 +126,7 @@ class MiniCPMV47(MiniCPMV46):
         "test_ids_named_by_configurations": "its marks are known by where they stand",
     }
     token_types = True
-    forward_lacks = frozenset()
+    absent = frozenset()
     marks: Mapping[str, int] = {
         "image_start_id": VISION_START,
         "image_end_id": VISION_END,

@@ -40,7 +40,7 @@ class Omni(Qwen2VL):
     vision: ClassVar[dict[str, Any]] = {}
     sound: ClassVar[dict[str, Any]] = {}
     audible = False
-    forward_lacks = frozenset({"logits_to_keep"})
+    absent = frozenset({"logits_to_keep"})
     positions_need_mask = True
     tokens_heard = 0
     encoder_parameters = ("pixel_values_videos", "video_grid_thw")

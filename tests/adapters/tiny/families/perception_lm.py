@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from tests.adapters.tiny.family import IMAGE, PATCH, TEXT, VIDEO, Family
-from tests.adapters.tiny.segments import Image, Segment, Video, images, videos
+from tests.adapters.tiny.segments import Image, Rows, Segment, Video, images, videos
 
 SIDE = 4  # patches along a side of a frame; a token is made of 2 × 2
 PIXELS = SIDE * PATCH
@@ -66,6 +66,11 @@ class PerceptionLM(Family):
 
     def shapes(self, sample: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
         return [(len(clip), SIDE // 2, SIDE // 2) for clip in sample.get("pixel_values_videos", ())]
+
+    def beams_fail(self, rows: Rows) -> str | None:
+        if any(len(videos((row,))) > 1 for row in rows):
+            return "the library repeats videos one by one, in a wrong order for prompts with several"
+        return super().beams_fail(rows)
 
     def processor(self, tokenizer: Any, frames: int) -> Any:
         return transformers.PerceptionLMProcessor(

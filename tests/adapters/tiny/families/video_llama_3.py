@@ -24,7 +24,7 @@ class VideoLlama3(Family):
         if hasattr(GenerationMixin, "_expand_multimodal_outputs")
         else {}
     )
-    forward_lacks = frozenset({"logits_to_keep"})
+    absent = frozenset({"logits_to_keep"})
     special = ("<pad>", "<eos>", "<image>", "<video>", "<4>", "<5>", "<6>", "<7>")
 
     def config(self) -> Any:
