@@ -230,7 +230,7 @@ def square_frames(video: Video, side: int) -> Tensor:
 def mean_of_patches(values: Tensor, stride: int) -> Tensor:
     """`[F, side², c]` -> `[F, (side // stride)², c]`: means over squares of patches."""
     side = isqrt(values.shape[1])
-    planes = values.transpose(1, 2).unflatten(2, (side, side))
+    planes = values.transpose(1, 2).reshape(values.shape[0], -1, side, side)
     return functional.avg_pool2d(planes, stride).flatten(2).transpose(1, 2)
 
 

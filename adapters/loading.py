@@ -15,7 +15,7 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PreTrainedConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from adapters.errors import LoadError
@@ -57,6 +57,12 @@ def load_published(
     # Without a network the Hub's client would try for minutes before it looks into its cache.
     trusted = {"trust_remote_code": False, "local_files_only": local or not hub_is_reachable()}
     try:
+        described, _ = PreTrainedConfig.get_config_dict(name, **trusted)
+        if "LlavaQwenForCausalLM" in (described.get("architectures") or ()):
+            raise LoadError(
+                f"{path} is in the layout of its release. Convert it once: python -m adapters.llava_video.convert "
+                f"{path if local else 'FOLDER'} TARGET, then model=llava_video model.path=TARGET."
+            )
         # The processor first: it is small, and whatever is wrong shows before gigabytes are read.
         processor = AutoProcessor.from_pretrained(name, **trusted)  # type: ignore[no-untyped-call]
         model: Any = AutoModelForImageTextToText.from_pretrained(

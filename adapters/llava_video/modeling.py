@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class LlavaVideoModel(LlavaOnevisionModel):
     @property
     def side(self) -> int:
         """Tokens per side of a pooled frame."""
-        vision, config = self.config.vision_config, self.config
+        config: Any = self.config
+        vision = config.vision_config
         return pooled_side(vision.image_size // vision.patch_size, config.spatial_pool_mode, config.spatial_pool_stride)
 
     def apply_pooling(self, image_features: Tensor) -> Tensor:
@@ -64,11 +65,15 @@ class LlavaVideoModel(LlavaOnevisionModel):
         """
         videos, frames = pixel_values_videos.shape[:2]
         tower = self.vision_tower(pixel_values_videos.flatten(0, 1), output_hidden_states=True, return_dict=True)
-        hidden = tower.hidden_states[self.config.vision_feature_layer]
+        layers = self.config.vision_feature_layer
+        chosen = [layers] if isinstance(layers, int) else layers
+        hidden = torch.cat([tower.hidden_states[layer] for layer in chosen], dim=-1)
+        if self.config.vision_feature_select_strategy == "default":
+            hidden = hidden[:, 1:]  # a tower with a class token
         features = self.apply_pooling(self.multi_modal_projector(hidden))
         tower.pooler_output = self.with_newlines(features.unflatten(0, (videos, frames)))
         tower.hidden_states = None
-        return tower
+        return cast(BaseModelOutputWithPooling, tower)
 
     def forward(
         self,
@@ -105,7 +110,7 @@ class LlavaVideoModel(LlavaOnevisionModel):
         for features, which in ((images, 0), (videos, 1)):
             if features is not None:
                 given = {("image_features", "video_features")[which]: features}
-                mask = self.get_placeholder_mask(input_ids, inputs_embeds=embeds, **given)[which]
+                mask = self.get_placeholder_mask(cast(Any, input_ids), inputs_embeds=embeds, **given)[which]
                 embeds = embeds.masked_scatter(mask, features.to(embeds.device, embeds.dtype))
         outputs = self.language_model(
             attention_mask=attention_mask,
@@ -134,5 +139,6 @@ class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration)
     def __init__(self, config: LlavaVideoConfig) -> None:
         LlavaOnevisionPreTrainedModel.__init__(self, config)  # not LLaVA-OneVision's own, which builds another model
         self.model = LlavaVideoModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        text: Any = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()

@@ -16,11 +16,11 @@ from tests.adapters.harness import PRECISIONS, Precision
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`family`: every one, those that are not core marked slow.
 
-    In modules marked `quick` none is slow; in modules marked `core` there are only the core ones.
+    In modules marked `quick` none is slow; in modules marked `core` there are only the core ones and those it names.
     """
     if "family" in metafunc.fixturenames:
-        core, quick = (metafunc.definition.get_closest_marker(name) is not None for name in ("core", "quick"))
-        metafunc.parametrize("family", tiny.params(tail=not core, slow=not quick))
+        core, quick = (metafunc.definition.get_closest_marker(name) for name in ("core", "quick"))
+        metafunc.parametrize("family", tiny.params(core.args if core else None, slow=quick is None))
 
 
 def asked(request: pytest.FixtureRequest) -> Iterator[Feature]:

@@ -16,6 +16,11 @@ from tests.adapters import tiny
 STEPS = 5
 
 
+def seeds(n: int) -> list[Any]:
+    """`n` seeds as pytest parameters, all but the first slow."""
+    return [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, n))]
+
+
 @dataclass(frozen=True)
 class Precision:
     """An attention implementation, a dtype, and how close to truth it must come (relative to the largest logit)."""

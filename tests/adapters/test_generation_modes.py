@@ -28,6 +28,7 @@ from tests.adapters.harness import (
     generated,
     manual_loop,
     second_turn,
+    seeds,
 )
 from vidpress import press
 
@@ -63,7 +64,7 @@ def check_second_turn(
         close(second.logits[b], want.logits, EAGER)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(2))
 @pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str)
 def test_beams(family: tiny.Family, layout: tiny.Rows, cache: dict[str, Any], seed: int) -> None:
     """The returned sequence and its score are those of a beam search over the truth."""
@@ -109,7 +110,7 @@ def test_several_samples_of_one_prompt(family: tiny.Family, layout: tiny.Rows) -
 
 
 @pytest.mark.needs("assisted decoding")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("name", ["one", "two", "image"])
 def test_prompt_lookup(family: tiny.Family, name: str, seed: int) -> None:
     """Candidates copied from the prompt are accepted or cropped away without a trace in what follows."""

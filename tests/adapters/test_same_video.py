@@ -17,7 +17,7 @@ from tests.adapters import tiny
 from tests.adapters.harness import EAGER, close
 from vidpress import press
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.core("llava_video", "llava_next_video", "video_llava")
 QUESTIONS = ["What is it?", "And when, and where?", "Who?"]
 BYTES = 300
 METHODS = ["vidcom2", "tome", "visionzip", "cdpruner", "fastvid_qwen"]  # plain, merging, tapped, asking, both

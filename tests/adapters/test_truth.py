@@ -17,11 +17,12 @@ from tests.adapters.harness import (
     generated,
     manual_loop,
     second_turn,
+    seeds,
 )
 
 
 @pytest.mark.parametrize("compressor", [Given, GivenMerge])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_dropping_equals_masking(
     family: tiny.Family, layout: tiny.Rows, precision: Precision, seed: int, compressor: type[Given]
 ) -> None:

@@ -14,6 +14,8 @@ from experiments import generate
 from experiments.command_line import LAUNCHERS
 from tests.experiments.conftest import Command
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_help_lists_tasks_methods_and_models(vidpress: Command) -> None:
     code, out, _, _ = vidpress("--help")
@@ -21,7 +23,8 @@ def test_help_lists_tasks_methods_and_models(vidpress: Command) -> None:
     for name in method_names():
         assert f"  {name} " in out
         assert method(name).summary in out
-    for name in ("generate", "report", "micro", "qwen2vl", "qwen2_5vl", "qwen3vl", "qwen3vl_moe", "llava_onevision"):
+    models = [path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")]
+    for name in ("generate", "report", *models):
         assert f"  {name} " in out
 
 

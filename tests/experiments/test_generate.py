@@ -99,6 +99,39 @@ def test_random_weights_of_another_architecture(vidpress: Command) -> None:
     assert "random weights" in out
 
 
+def narrow(name: str, folder: Path) -> Path:
+    """A published architecture of two towers, each far narrower."""
+    described = json.loads((ROOT / "conf" / "model" / f"{name}.json").read_text())
+    for tower in (described["text_config"], described["vision_config"]):
+        tower |= {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+    described["text_config"]["num_key_value_heads"] = 1
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(described))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "places", "structural"),
+    [
+        ("llava_video", 13 * 13, 13),
+        pytest.param("llava_next_video", 12 * 12, 0, marks=pytest.mark.slow),
+        pytest.param("video_llava", 16 * 16, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_published_layouts_with_random_weights(
+    vidpress: Command, tmp_path: Path, name: str, places: int, structural: int
+) -> None:
+    """The real number of tokens of a frame, one layer deep, without any file of the model."""
+    architecture = f"model.architecture={narrow(name, tmp_path)}"
+    model = (f"model={name}", "model.weights=random", "model.layers=1", architecture, "frames=3")
+    code, _, err, folder = vidpress(*model, "task.baseline=false", "newlines=last", "positions=contiguous", *QUICK)
+    assert code == 0, err
+    tokens = only_result(folder)["tokens"]
+    assert tokens["visual"] == 3 * places
+    assert tokens["kept"] == round(0.25 * 3 * places)
+    assert tokens["placeholders"] == 3 * (places + structural)
+
+
 def test_a_result_is_written_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = results.write_json(tmp_path / "result.json", {"a": 1})
     with pytest.raises(TypeError):

@@ -52,6 +52,7 @@ class Family(ABC):
         name: as in test ids.
         model_class: the generating class, by its name in transformers; or override `master`.
         core: the whole contract in `make test`; the others' is marked slow, and `test_support.py` is their short one.
+        setting: another setting of a family that is here already; even its short contract is slow.
         mrope: whether positions are (temporal, height, width).
         timestamps: whether text stands between the frames of a video.
         equal_frames: all videos of a call have equally many frames.
@@ -71,6 +72,7 @@ class Family(ABC):
     name: ClassVar[str]
     model_class: ClassVar[str] = ""
     core: ClassVar[bool] = False
+    setting: ClassVar[bool] = False
     mrope: ClassVar[bool] = False
     timestamps: ClassVar[bool] = False
     equal_frames: ClassVar[bool] = False

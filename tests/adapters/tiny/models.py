@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -85,10 +86,15 @@ def tiny_llama() -> Any:
     return model
 
 
-def params(*, tail: bool = True, slow: bool = True) -> list[Any]:
-    """Families as pytest parameters; those that are not core are slow, unless told otherwise, or left out."""
+def params(named: Sequence[str] | None = None, *, slow: bool = True) -> list[Any]:
+    """Families as pytest parameters; those that are not core are slow.
+
+    Args:
+        named: of those that are not core, only these; None takes all.
+        slow: all of these are slow; else only further settings of a family are.
+    """
     return [
-        pytest.param(family, id=name, marks=pytest.mark.slow if slow and not family.core else ())
+        pytest.param(family, id=name, marks=pytest.mark.slow if family.setting or (slow and not family.core) else ())
         for name, family in FAMILIES.items()
-        if tail or family.core
+        if family.core or named is None or name in named
     ]

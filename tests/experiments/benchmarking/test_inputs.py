@@ -18,7 +18,7 @@ from tests.adapters import tiny
 from tests.adapters.harness import generated
 from vidpress import press
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.core("llava_video", "video_llava")
 ROW = (tiny.Text(3), tiny.Video(4, 2, 3), tiny.Text(4))
 LAYOUTS = {"one": (ROW,), "batch": (ROW, ROW)}
 TINY = Path(__file__).parents[1] / "tiny_qwen2vl.json"
@@ -30,15 +30,14 @@ def test_a_native_prompt_has_k_visual_tokens_and_the_pressed_length(
     family: tiny.Family, layout: str, kept: int
 ) -> None:
     model, inputs = tiny.build(family), tiny.prompt(family, LAYOUTS[layout])
-    video = inputs["input_ids"] == tiny.VIDEO
-    total = int(video[0].sum()) - family.newline
+    total = sum(t * h * w for t, h, w in family.shapes(inputs.samples[0]))
     if kept >= total:
         pytest.skip("more than there are")
     native = native_prompt(model, inputs, kept)
     ids = native.inputs["input_ids"]
     assert native.visual + native.filled == kept
     assert native.visual == np.prod(native.grid)
-    placeholders = native.visual + (family.newline if native.visual else 0)
+    placeholders = len(family.visual(native.grid)) if native.visual else 0
     assert ((ids == tiny.VIDEO).sum(1) == placeholders).all()
     assert ids.shape[1] == inputs["input_ids"].shape[1] - total + kept
     if family.mrope and not family.timestamps:
@@ -52,7 +51,7 @@ def test_a_native_prompt_has_k_visual_tokens_and_the_pressed_length(
 
 def test_a_native_prompt_of_everything_is_the_prompt(family: tiny.Family) -> None:
     model, inputs = tiny.build(family), tiny.prompt(family, LAYOUTS["batch"])
-    total = int((inputs["input_ids"][0] == tiny.VIDEO).sum()) - family.newline
+    total = sum(t * h * w for t, h, w in family.shapes(inputs.samples[0]))
     native = native_prompt(model, inputs, total)
     assert torch.equal(native.inputs["input_ids"], inputs["input_ids"])
     assert native.filled == 0

@@ -10,21 +10,13 @@ import torch
 import transformers
 from torch import Tensor
 
+from tests.adapters.tiny.families.llava_onevision import CLIP
 from tests.adapters.tiny.family import IMAGE, PATCH, TEXT, VIDEO, Family
 from tests.adapters.tiny.segments import Image, Segment, Video, images, videos
 
 SIDE = 4  # patches per side of an image
 PIXELS = SIDE * PATCH
-VISION = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": PIXELS,
-    "patch_size": PATCH,
-    "projection_dim": 16,
-}
+VISION = {**CLIP, "image_size": PIXELS}
 LLAMA = {**TEXT, "model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}
 IDS = {"image_token_index": IMAGE, "video_token_index": VIDEO}
 
@@ -82,11 +74,13 @@ class LlavaNextVideo(Family):
 
 class LlavaNextVideoMax(LlavaNextVideo):
     name = "llava_next_video_max"
+    setting = True
     pool = "max"
 
 
 class LlavaNextVideoConv(LlavaNextVideo):
     name = "llava_next_video_conv"
+    setting = True
     pool = "conv"
 
 

@@ -12,6 +12,15 @@ from torch import Tensor
 from tests.adapters.tiny.family import IMAGE, PATCH, TEXT, VIDEO, Family
 from tests.adapters.tiny.segments import Image, Segment, Video, images, videos
 
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "patch_size": PATCH,
+    "projection_dim": 16,
+}
 SIDE = 5  # patches per side of an image; odd, so that pooling rounds up
 PIXELS = SIDE * PATCH
 
@@ -78,4 +87,30 @@ class LlavaOnevision(Family):
         )
 
 
-FAMILIES = (LlavaOnevision(),)
+class OnClip(LlavaOnevision):
+    """The settings its class leaves open: a tower with a class token that is cut off, two layers side by side."""
+
+    name = "llava_onevision_on_clip"
+    core = False
+
+    def config(self) -> Any:
+        config = super().config()
+        vision = {**CLIP, "image_size": PIXELS}
+        return type(config)(
+            text_config=config.text_config,
+            vision_config=vision,
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+            image_grid_pinpoints=[[PIXELS, PIXELS]],
+            vision_feature_layer=[-2, -1],
+            vision_feature_select_strategy="default",
+        )
+
+    def processor(self, tokenizer: Any, frames: int) -> Any:
+        made = super().processor(tokenizer, frames)
+        made.num_image_tokens = SIDE**2 + 1
+        made.vision_feature_select_strategy = "default"
+        return made
+
+
+FAMILIES = (LlavaOnevision(), OnClip())

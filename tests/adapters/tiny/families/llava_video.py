@@ -87,11 +87,13 @@ class OneToken(LlavaVideo):
     """LLaVA-OneVision's setting in the release's layout."""
 
     name = "llava_video_one_token_bilinear"
+    setting = True
     position, pool = "one_token", "bilinear"
 
 
 class NoToken(LlavaVideo):
     name = "llava_video_no_token"
+    setting = True
     position, pool = "no_token", "average"
 
 
