@@ -6,8 +6,8 @@
 
 A stream's frames come one at a time, one call of the tower each, one frame to a chunk; "in one call" hands over all of
 them at once, as `press` does with a clip. Dense is the faster of frame by frame and all frames in one batch. Everything
-takes turns in every round; ratios are medians of the rounds' own ratios. The bar: a stream's time is at most 1.10 times
-what its share of the operations would allow.
+takes turns in every round; ratios are of medians, their intervals (in the JSON) by bootstrap over rounds. The bar: the
+time is at most 1.10 times what the share of operations would allow.
 """
 
 from __future__ import annotations
@@ -252,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     result = measure(given)
     table = Table(title=f"Vision tower, dense is {result['dense']!r}", title_justify="left", caption=conditions(result))
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == COLUMNS[0] else "right")
+        first = column == COLUMNS[0]
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
     for row in cells(result):
         table.add_row(*row)
     Console().print(table)

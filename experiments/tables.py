@@ -1,13 +1,20 @@
-"""The tables of methods and models, from the registries, into README.md: `python -m experiments.tables`."""
+"""The tables of methods, models and cachers, from the registries, into the pages: `python -m experiments.tables`."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
 from pathlib import Path
+from typing import Any
 
 from adapters import families
 from compressors.methods import rows
+from compressors.registry import lookup, names
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "streaming_cacher.md")
 
 
 def methods_table() -> str:
@@ -40,9 +47,29 @@ def models_table() -> str:
     return "\n".join(lines)
 
 
+def cachers_table() -> str:
+    """One Markdown row per parameter of every cacher, with what its docstring says of it."""
+    lines = ["| cacher | parameter | default | meaning |", "|---|---|---|---|"]
+    for name in names("cacher"):
+        cls: Any = lookup("cacher", name)
+        told = attributes(cls)
+        for field in dataclasses.fields(cls):
+            default = "null" if field.default is None else field.default
+            lines.append(f"| `{name}` | `{field.name}` | `{default}` | {told[field.name]} |")
+    return "\n".join(lines)
+
+
+def attributes(cls: type) -> dict[str, str]:
+    """What a class's docstring says of each of its attributes."""
+    _, _, section = (inspect.getdoc(cls) or "").partition("Attributes:\n")
+    entries = re.split(r"^ {4}(?=\w+: )", section, flags=re.MULTILINE)
+    found = (entry.partition(": ") for entry in entries if entry.strip())
+    return {name: " ".join(meaning.split()) for name, _, meaning in found}
+
+
 def with_tables(text: str) -> str:
-    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (and models) made anew."""
-    for name, table in (("methods", methods_table()), ("models", models_table())):
+    """A page with the blocks between `<!-- methods -->` … `<!-- /methods -->` (and models, cachers) made anew."""
+    for name, table in (("methods", methods_table()), ("models", models_table()), ("cachers", cachers_table())):
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
@@ -51,4 +78,5 @@ def with_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))

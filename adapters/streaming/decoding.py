@@ -46,6 +46,10 @@ class LanguageModel:
     def layers(self) -> int:
         return int(self.decoder.config.num_hidden_layers)
 
+    def without_end(self, ids: Sequence[int]) -> Sequence[int]:
+        """Generated ids without the token that ended them."""
+        return ids[:-1] if ids and ids[-1] in self._ends else ids
+
     def write(self, pieces: Sequence[Piece], kept: Kept | None, cache: Cache) -> None:
         """Run pieces of a prompt, one after the other, and let the cache take their keys and values."""
         parts = list(itertools.chain.from_iterable(piece.parts for piece in pieces))

@@ -185,6 +185,14 @@ class Form:
             words = torch.cat([words.new_zeros(1), words])
         return parts, words
 
+    def said(self, question: str, answer: Sequence[int], tail: Vector, device: torch.device) -> Piece:
+        """A question and its answer, as turns between those that show frames."""
+        line = _Line(tail, device)
+        line.text(self.wording.question(question, turns=True).ids.to(device))
+        line.text(torch.tensor(list(answer), dtype=torch.int64, device=device))
+        line.text(self.wording.closing().to(device))
+        return line.piece()
+
     def after(self, end: Vector, grid: tuple[int, int]) -> Vector:
         """Where text begins when the stream ends there."""
         return end if self.turns else self._after_video(end, grid)

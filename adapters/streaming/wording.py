@@ -16,6 +16,8 @@ from torch import Tensor
 from adapters.errors import UnsupportedError
 from adapters.prompting import LayoutProcessor
 
+_MARK = "\N{LATIN SMALL LETTER T WITH STROKE}mark"  # no template writes it by itself
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -46,6 +48,10 @@ class Wording(ABC):
         """What stands before and after the video tokens of a user turn that shows frames."""
 
     @abstractmethod
+    def closing(self) -> Tensor:
+        """What stands after an answer when the dialogue goes on."""
+
+    @abstractmethod
     def frame(self, first: float, last: float, following: float) -> tuple[Tensor, Tensor]:
         """What stands before and after a group's tokens where text stands between frames: its time, the marks.
 
@@ -70,13 +76,13 @@ def wording_of(model: Any, processor: Any, system: str | None, *, framed: bool) 
     """
     if isinstance(processor, LayoutProcessor):
         return BytesWording(processor, system, framed)
-    return ChatWording(model, processor, system, framed)
+    return ChatWording(model, processor, system)
 
 
 class ChatWording(Wording):
     """By the processor's chat template."""
 
-    def __init__(self, model: Any, processor: Any, system: str | None, framed: bool) -> None:
+    def __init__(self, model: Any, processor: Any, system: str | None) -> None:
         self._processor, self._tokenizer = processor, processor.tokenizer
         self._system: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         if system is not None and not hasattr(processor, "pixels"):  # Hugging Face templates want a list
@@ -84,8 +90,8 @@ class ChatWording(Wording):
         marks = [getattr(model.config, f"vision_{end}_token_id", None) for end in ("start", "end")]
         names = ["" if mark is None else str(self._tokenizer.convert_ids_to_tokens(mark)) for mark in marks]
         self._marks = (names[0], names[1])
-        video = str(processor.video_token)
-        self._place = names[0] + video + names[1] if framed else video
+        # Where frames have marks of their own, the library's processors still leave the template's around all of them.
+        self._place = str(processor.video_token)
 
     def opening(self, *, turns: bool) -> Tensor:
         if not turns:
@@ -111,6 +117,11 @@ class ChatWording(Wording):
         one, two = self._written([self._shown(label)]), self._written([self._shown(label)] * 2)
         before, after = self._split(two[len(one) :])
         return self._ids(before), self._ids(after)
+
+    def closing(self) -> Tensor:
+        asked = [self._shown(""), {"role": "user", "content": [{"type": "text", "text": _MARK}]}]
+        answered = {"role": "assistant", "content": [{"type": "text", "text": _MARK}]}
+        return self._ids(self._written([*asked, answered]).rpartition(_MARK)[2])
 
     def frame(self, first: float, last: float, following: float) -> tuple[Tensor, Tensor]:
         start, end = self._marks
@@ -168,6 +179,9 @@ class BytesWording(Wording):
         marks = ([], []) if self._framed else (self._before, self._after)
         before = [*b"user\n", *label.encode(), *marks[0]]
         return torch.tensor(before), torch.tensor([*marks[1], *b"\n"])
+
+    def closing(self) -> Tensor:
+        return torch.tensor([*b"\n"])
 
     def frame(self, first: float, last: float, following: float) -> tuple[Tensor, Tensor]:
         stamp = f"<{(first + following) / 2:.1f} seconds>".encode()

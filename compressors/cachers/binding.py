@@ -46,13 +46,13 @@ class ReuseBinding(CacheBinding):
         layers.install(self)
 
     def new_state(self, *, keep: bool = True) -> ReferenceState:
-        return ReferenceState(self._layers.depth, self._recipe.remembered, keep=keep)
+        return ReferenceState(self._layers.depth, self._recipe.remembered, looks=self._rule.looks, keep=keep)
 
     @contextmanager
     def using(self, state: CacheState | Sequence[CacheState], frames: Sequence[int] | None = None) -> Iterator[None]:
         states: list[Any] = [state] if isinstance(state, CacheState) else list(state)
-        names = (self._layers.depth, self._recipe.remembered)
-        if not states or any(not isinstance(s, ReferenceState) or (s.depth, s.names) != names for s in states):
+        kind = (self._layers.depth, self._recipe.remembered, self._rule.looks)
+        if not states or any(not isinstance(one, ReferenceState) or one.kind != kind for one in states):
             raise InputError("using() takes states that new_state() of this binding made, one per stream.")
         with ExitStack() as stack:
             for one in states:

@@ -61,7 +61,15 @@ class GroupPlan:
 
 @dataclass(eq=False)
 class After:
-    """What a stream's counts are when the call is through."""
+    """What a stream is when the call is through.
+
+    Attributes:
+        state: the stream's.
+        progress, shape, stored: as in the state.
+        reused, total: places to add to its counts.
+        inputs: new reference frames as they entered the tower, where those are looked at; they go behind `kept`.
+        kept: references that stay.
+    """
 
     state: ReferenceState
     progress: Progress
@@ -69,6 +77,8 @@ class After:
     stored: int
     reused: int
     total: int
+    inputs: Tensor | None
+    kept: int
 
 
 class Call:
@@ -110,9 +120,13 @@ class Call:
         """The tower is through: streams move on."""
         for after in self._after:
             state = after.state
-            state.progress, state.shape, state.stored = after.progress, after.shape, after.stored
             state.reused += after.reused
             state.total += after.total
+            if not state.keep:
+                continue  # nothing was written, so whatever came next would start anew
+            state.progress, state.shape, state.stored = after.progress, after.shape, after.stored
+            if after.inputs is not None:
+                state.write_inputs(after.inputs, after.kept)
 
     def abandon(self) -> None:
         """The call failed: streams whose references were being replaced start again with a frame in full."""
@@ -136,15 +150,15 @@ class Call:
             if fate.reference is not None:
                 self._add(plan, segment, segment.start + number, fate, position)
         new = [candidate - segment.stored for candidate in held if candidate >= segment.stored]
-        kept = len(held) - len(new)
-        if new and self._remember:
+        kept, inputs = len(held) - len(new), None
+        if new and self._remember and state.keep:
             plan.writes.append(Write(state, kept, [position[number] for number in new]))
             if self._rule.looks:
-                chosen = group.hidden[segment.start : segment.start + segment.frames][new]
-                state.write_inputs(_unit(chosen), kept)
+                inputs = _unit(group.hidden[segment.start : segment.start + segment.frames][new])
         reused = sum(places - fate.update for fate in fates)
         stored = len(held) if self._remember else 0
-        self._after.append(After(state, progress, group.shape, stored, reused, places * segment.frames))
+        total = places * segment.frames
+        self._after.append(After(state, progress, group.shape, stored, reused, total, inputs, kept))
 
     def _add(self, plan: GroupPlan, segment: Segment, frame: int, fate: Frame, position: Mapping[int, int]) -> None:
         reference = fate.reference
@@ -202,7 +216,8 @@ class Call:
             return recipe.untouched(parts, hidden, reference)
         if job.update == hidden.shape[1] and self._watch is None:
             return recipe.full(parts, hidden, remember=False)[0]
-        out, places, similarity = recipe.selective(parts, hidden, reference, job.update, job.places)
+        chosen = None if job.places is None else job.places.to(hidden.device)
+        out, places, similarity = recipe.selective(parts, hidden, reference, job.update, chosen)
         if recipe.shared:
             job.places = places
         if self._watch is not None:
@@ -302,7 +317,8 @@ def _looked_up(table: Mapping[tuple[int, int, int], float], number: int, frame: 
 
 
 def _take(hidden: Tensor, index: Tensor | None) -> Tensor:
-    return hidden if index is None else hidden.index_select(0, index)
+    # A tower may be spread over devices, layer by layer.
+    return hidden if index is None else hidden.index_select(0, index.to(hidden.device))
 
 
 def _put(out: Tensor | None, hidden: Tensor, index: Tensor | None, values: Tensor) -> Tensor:
@@ -310,7 +326,7 @@ def _put(out: Tensor | None, hidden: Tensor, index: Tensor | None, values: Tenso
     if index is None:
         return values
     out = values.new_empty(hidden.shape) if out is None else out
-    return out.index_copy_(0, index, values)
+    return out.index_copy_(0, index.to(out.device), values)
 
 
 def _frames(values: Tensor, numbers: Sequence[int]) -> Tensor:

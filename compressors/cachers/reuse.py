@@ -131,7 +131,8 @@ class Rows:
 
     def fill(self, features: Tensor, values: Tensor) -> Tensor:
         """Write `[F, U, C]` into contiguous `[F, N, C]`, in place."""
-        features.view(-1, features.shape[2]).index_copy_(0, self.index, values.flatten(0, 1))
+        # References may be of another dtype than what autocast makes of this call.
+        features.view(-1, features.shape[2]).index_copy_(0, self.index, values.flatten(0, 1).to(features.dtype))
         return features
 
     def put(self, reference: Tensor, values: Tensor) -> Tensor:

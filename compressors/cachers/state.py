@@ -24,17 +24,23 @@ class ReferenceState(CacheState):
     Attributes:
         depth: layers of the tower.
         names: tensors remembered in each.
+        looks: frames are remembered as they entered the tower, too.
         keep: False for a clip that ends with its call: nothing is written.
         progress: where the stream stands.
         shape: geometry of the reference frames; None when there are none.
     """
 
-    def __init__(self, depth: int, names: Sequence[str], *, keep: bool = True) -> None:
-        self.depth, self.names, self.keep = depth, tuple(names), keep
+    def __init__(self, depth: int, names: Sequence[str], *, looks: bool = False, keep: bool = True) -> None:
+        self.depth, self.names, self.looks, self.keep = depth, tuple(names), looks, keep
         self.lock = threading.Lock()
         self._layers: list[dict[str, Tensor]] = [{} for _ in range(depth)]
         self._input: Tensor | None = None
         self.reset()
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What must be equal for a state to fit a binding."""
+        return self.depth, self.names, self.looks
 
     def reset(self) -> None:
         self.reused = self.total = 0
@@ -57,15 +63,13 @@ class ReferenceState(CacheState):
 
     def write(self, layer: int, made: Mapping[str, Tensor], kept: int) -> None:
         """Remember a layer's tensors `[R', N, …]` behind the first `kept` references that are there."""
-        if self.keep:
-            buffers = self._layers[layer]
-            for name, values in made.items():
-                buffers[name] = _written(buffers.get(name), values, kept)
+        buffers = self._layers[layer]
+        for name, values in made.items():
+            buffers[name] = _written(buffers.get(name), values, kept)
 
     def write_inputs(self, inputs: Tensor, kept: int) -> None:
         """The same for the frames as they entered the tower."""
-        if self.keep:
-            self._input = _written(self._input, inputs, kept)
+        self._input = _written(self._input, inputs, kept)
 
     def tensors(self) -> dict[str, Tensor]:
         step = self.progress
@@ -83,10 +87,11 @@ class ReferenceState(CacheState):
             raise InputError(f"no state of a cacher: it has no whole numbers named {COUNTS!r}.")
         reused, total, chunk, inside, stored, *shape = counts.tolist()
         expected = {f"{number}.{name}" for number in range(self.depth) for name in self.names} if stored else set()
-        found = set(tensors) - {COUNTS, INPUT}
+        expected |= {INPUT} if stored and self.looks else set()
+        found = set(tensors) - {COUNTS}
         if found != expected or min(reused, total, chunk, inside, stored) < 0 or reused > total:
             raise InputError(
-                f"the state is of another cacher or another tower: it has {len(found)} tensors of layers, and "
+                f"the state is of another cacher or another tower: it has {len(found)} tensors of frames, and "
                 f"{len(expected)} belong to this one ({self.depth} layers with {', '.join(self.names)})."
             )
         first = next((tensors[name].shape[:2] for name in sorted(expected)), None)

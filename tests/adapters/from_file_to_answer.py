@@ -23,6 +23,9 @@ prepare_torchvision()
 import transformers  # noqa: E402
 from transformers.video_utils import load_video  # noqa: E402
 
+from adapters.prompting import prompt  # noqa: E402
+from adapters.streaming import StreamSession  # noqa: E402
+from adapters.video import Video  # noqa: E402
 from compressors import build  # noqa: E402
 from compressors.budget import Budget  # noqa: E402
 from tests.adapters import tiny, truth  # noqa: E402
@@ -114,6 +117,33 @@ def check(family: tiny.Family, clip: Path, method: str) -> None:
         close(out.logits[b], want.logits, EAGER)
 
 
+TEMPLATE = (
+    "{% for turn in messages %}{{ turn.role }}:{% for item in turn.content %}"
+    "{% if item.type == 'video' %}PLACE{% else %}{{ item.text }}{% endif %}{% endfor %};{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def check_stream(family: tiny.Family) -> None:
+    """A stream on the processor's own template and pixels is one prefill of the same prompt."""
+    reader = processor(family)
+    place = "<|vision_start|><video><|vision_end|>" if family.mrope else "<video>\n"
+    reader.chat_template = TEMPLATE.replace("PLACE", place)
+    model = tiny.untouched(family, vocabulary=VOCABULARY)
+    shown = torch.randint(0, 256, (FRAMES, 12, 16, 3), dtype=torch.uint8)
+    times = tuple(i / 2 for i in range(FRAMES))
+    inputs = prompt(reader, "what?", Video(shown, times, 2.0, FRAMES / 2, Path("clip")))
+    with torch.no_grad():
+        want = model(**inputs).logits[0, -1]
+    for form in ("video", "turns"):
+        stream = StreamSession(model, reader, memory="full", form=form, chunk=FRAMES if form == "turns" else None)
+        for piece in torch.split(shown, 1):
+            stream.feed(piece)
+        answer = stream.ask("what?", logits=True)
+        if form == "video":
+            close(answer.logits[0], want, EAGER)
+
+
 def main() -> None:
     """All families; exit status 1 if one is off, after saying which and why."""
     failed = False
@@ -128,6 +158,13 @@ def main() -> None:
                 except Exception as error:
                     failed = True
                     print(f"{family} {method}: {type(error).__name__}: {error}")
+    for family in tiny.FAMILIES.values():
+        try:
+            check_stream(family)
+            print(f"{family} stream: as truth")
+        except Exception as error:
+            failed = True
+            print(f"{family} stream: {type(error).__name__}: {error}")
     sys.exit(failed)
 
 

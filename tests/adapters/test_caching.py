@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from compressors import RequirementError
 from compressors.cachers.stc import STC
 from tests.adapters import tiny
 from tests.adapters.harness import generated
+from tests.adapters.test_costs import HostReads
 from tests.adapters.test_press import snapshot
 from vidpress import UnsupportedError, press
 
@@ -433,6 +434,20 @@ def test_what_reads_the_towers_attention_does_not_go_with_a_cacher() -> None:
     binding.remove()
     with press(model, "none", cacher="stc"):  # nothing was left behind by the refusals
         pass
+
+
+def test_a_press_with_a_cacher_reads_hardly_more_on_the_host(family: tiny.Family) -> None:
+    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS["two"])
+    counts = []
+    for options in (None, {}, {"refresh_above": 0.5}):
+        with press(model, "none", cacher="stc", **options) if options is not None else nullcontext():
+            features(model.model, inputs)
+            with HostReads() as reads:
+                features(model.model, inputs)
+        counts.append(reads.count)
+    # A packed tower's grids are read once more, but not its lengths in every layer.
+    assert counts[1] <= counts[0] + 1
+    assert counts[2] <= counts[1] + 1
 
 
 def test_an_exception_in_the_tower_leaves_the_press_usable() -> None:

@@ -34,6 +34,9 @@ def test_a_preset_is_called_by_its_name(name: str) -> None:
         (build("random", seed=3, allocator="uniform"), "random(selector.seed=3)+uniform"),
         (build("sttm", threshold=0.5), "sttm(threshold=0.5)"),
         (build("flashvid", allocator="fca"), "flashvid+fca"),
+        (build("none", cacher="stc"), "none+stc"),
+        (build("random", allocator="fca", cacher="stc", interval=4), "random+fca+stc(interval=4)"),
+        (build("sttm", cacher={"name": "stc", "refresh_above": 0.5}), "sttm+stc(refresh_above=0.5)"),
     ],
     ids=str,
 )
@@ -50,6 +53,9 @@ def test_what_was_changed_is_in_the_name(compressor: object, expected: str) -> N
         "sttm(threshold=0.5)",
         "fastvid+fca(strength=2)",
         "flashvid(selection=diversity)+mass",
+        "none+stc",
+        "stc_pruner(scorer.frame_weight=2.0)+stc(interval=null, update_ratio=0.5)",
+        "random+mass(power=2)+stc(reuse=mlp)",
     ],
 )
 def test_names_lead_back(text: str) -> None:

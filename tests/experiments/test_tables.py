@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from experiments.tables import README, models_table, with_tables
+from compressors.registry import fields_of, lookup, names
+from experiments.tables import PAGES, README, cachers_table, models_table, with_tables
 from vidpress import families, methods
 
 
-def test_readme_is_up_to_date() -> None:
+def test_pages_are_up_to_date() -> None:
     """Run `python -m experiments.tables` when this fails."""
-    text = README.read_text()
-    assert with_tables(text) == text
-    assert all(f"`{name}`" in text for name in methods())
+    for page in PAGES:
+        assert with_tables(page.read_text()) == page.read_text()
+    assert all(f"`{name}`" in README.read_text() for name in methods())
+
+
+def test_every_parameter_of_a_cacher_has_a_row() -> None:
+    table = cachers_table()
+    for name in names("cacher"):
+        assert all(f"| `{name}` | `{field}` |" in table for field in fields_of(lookup("cacher", name)))
+    assert any(cachers_table() in page.read_text() for page in PAGES)
 
 
 def test_every_family_has_a_row() -> None:

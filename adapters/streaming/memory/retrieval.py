@@ -295,11 +295,12 @@ class Retrieved(Asked):
         scores = torch.cat([part @ query for part in rows]) if rows else torch.zeros(0)
         if self._memory.similarity == "cosine":
             scores = scores / torch.cat([part.norm(dim=1) for part in rows]).clamp_min(torch.finfo(torch.float32).tiny)
-        newest: list[int] = []
-        while sum(self._blocks[i].tokens for i in newest) < self._memory.recent and len(newest) < len(self._blocks):
-            newest.append(len(self._blocks) - 1 - len(newest))
-        ranked = torch.sort(scores, descending=True, stable=True).indices.tolist()
-        chosen = self._cut([*newest, *(i for i in ranked if i not in set(newest))])
+        newest, missing = len(self._blocks), self._memory.recent
+        while missing > 0 and newest > 0:
+            newest -= 1
+            missing -= self._blocks[newest].tokens
+        ranked = torch.sort(scores[:newest], descending=True, stable=True).indices.tolist()
+        chosen = self._cut([*range(len(self._blocks) - 1, newest - 1, -1), *ranked])
         self._chosen[layer] = tuple(block.number for block, _ in chosen)
         return chosen
 

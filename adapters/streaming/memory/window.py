@@ -33,8 +33,8 @@ class WindowMemory(Memory):
 
     A chunk attends to the sink, to what the window holds when it comes, and to itself; then the oldest units go until
     at most `recent` tokens are left. With consecutive numbering the sink moves up behind which the window begins, so
-    distances are those of a sequence without what was let go; nothing else is rotated, but once in 65 536 positions
-    the window, which goes back to low positions.
+    distances are those of a sequence without what was let go; nothing else is rotated, but the window once in 32 768
+    positions or more, when it goes back to low ones.
 
     Bytes: `2·layers·kv_heads·head_dim·bytes` per slot; at most `2·(opening + sink + recent + largest chunk)` slots on
     the device, a copy of what is in use while a question is answered, and the sink once more.
@@ -156,7 +156,7 @@ class WindowStore(Store):
             first = self._units[0].start if self._units else self.tail
             if self._rotation is not None:
                 self.gap = minus(first, self._sink_end)
-                if max(self.tail) > FARTHEST and any(self.gap):
+                if max(self.tail) > FARTHEST and max(self.gap) > FARTHEST // 2:
                     self._move_back()
             if self._slots.length != length or self.gap != before:
                 self._place_sink()
@@ -220,7 +220,7 @@ class WindowStore(Store):
         sizes = [size for size, _, _ in values["units"]]
         positions = torch.split(tensors["positions"], sizes, dim=1) if sizes else ()
         for (_, start, following), places in zip(values["units"], positions, strict=True):
-            self._units.append(Unit(tuple(start), tuple(following), places.clone()))
+            self._units.append(Unit(tuple(start), tuple(following), places.to(device)))
         self._sink_tokens, self._sink_end = values["sink_tokens"], tuple(values["sink_end"])
         self.gap, self.tail = tuple(values["gap"]), tuple(values["tail"])
         self.begun = values["begun"]

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapters.errors import AlreadyPressed
+from adapters.errors import AlreadyPressed, UnsupportedError
 from adapters.streaming import SaveError, StreamError, StreamSession, build_memory
 from adapters.streaming.wording import wording_of
 from compressors import BudgetError, BuildError, InputError, RequirementError, compress
@@ -191,7 +191,7 @@ def test_several_sessions_with_a_cacher_on_one_model() -> None:
 def test_threads_feed_and_ask(memory: dict[str, Any]) -> None:
     """Two streams on one model are fed while others ask; every answer is that of a moment between chunks."""
     model, processor = model_and_processor(QWEN)
-    shown, settings = frames(40), {"memory": memory, "chunk": 2, "pruner": "stc_pruner", "retention": 0.5}
+    shown, settings = frames(16), {"memory": memory, "chunk": 2, "pruner": "stc_pruner", "retention": 0.5}
     alone = session(model, processor, **settings)
     moments = []
     for part in torch.split(shown, 2):
@@ -210,14 +210,12 @@ def test_threads_feed_and_ask(memory: dict[str, Any]) -> None:
             errors.append(error)
 
     def feeding(stream: StreamSession) -> None:
-        for frame in torch.split(shown[2:], 1):
-            stream.feed(frame)
+        for part in torch.split(shown[2:], 2):
+            stream.feed(part)
 
     def asking(stream: StreamSession) -> None:
-        for _ in range(12):
-            answer = stream.ask(QUESTION, logits=True)
-            if not stream.status.waiting:
-                found.append(answer.logits[0])
+        for _ in range(4):
+            found.append(stream.ask(QUESTION, logits=True).logits[0])
 
     works = [lambda s=s: feeding(s) for s in streams] + [lambda s=s: asking(s) for s in (*streams, streams[0])]
     threads = [threading.Thread(target=run, args=(work,)) for work in works]
@@ -226,6 +224,9 @@ def test_threads_feed_and_ask(memory: dict[str, Any]) -> None:
     for thread in threads:
         thread.join(120)
     assert not errors
+    for answer in found:
+        nearest = min(moments, key=lambda moment: float((answer - moment).abs().max()))
+        close(answer, nearest, EAGER)
     for stream in streams:
         close(stream.ask(QUESTION, logits=True).logits[0], moments[-1], EAGER)
 
@@ -357,6 +358,8 @@ def test_questions_that_cannot_be_answered() -> None:
             stream.ask(question)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="max_new_tokens=0"):
         stream.ask(QUESTION, max_new_tokens=0)
+    with pytest.raises(InputError, match='form="turns"'):
+        stream.ask(QUESTION, keep=True)
     stream.close()
     stream.close()
     for call in (lambda: stream.ask(QUESTION), lambda: stream.feed(frames(2)), stream.reset, lambda: stream.save("x")):
@@ -394,6 +397,19 @@ def test_a_model_that_fails_leaves_the_session_as_it_was(
     stream.feed(shown[5:])
     calm.feed(shown)
     assert stream.ask(QUESTION, logits=True).logits.equal(calm.ask(QUESTION, logits=True).logits)
+
+
+def test_after_a_failure_nothing_is_reused_of_frames_that_were_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = model_and_processor(QWEN)
+    with session(model, processor, cacher="stc", chunk=2) as stream:
+        stream.feed(frames(4))
+        assert stream.status.reuse > 0
+        with monkeypatch.context() as patch:
+            patch.setattr(model.get_decoder().layers[0], "forward", None)
+            with pytest.raises(TypeError):
+                stream.feed(frames(2))
+        stream.feed(frames(2))
+        assert stream.status.reuse == 0
 
 
 def test_limits_say_what_to_do() -> None:
@@ -481,6 +497,14 @@ def test_positions_of_choice() -> None:
     stream = session(llava, reader, positions="contiguous", pruner="random", tokens=2, chunk=1)
     stream.feed(frames(6))
     assert stream._store.tail == (len(b"user\n") + 12,)
+
+
+def test_gaps_that_flash_attention_would_take_for_another_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = model_and_processor(tiny.FAMILIES["llava_onevision"])
+    monkeypatch.setattr(model.config.text_config, "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(UnsupportedError, match="use positions=contiguous"):
+        session(model, processor, pruner="stc_pruner")
+    session(model, processor, pruner="stc_pruner", positions="contiguous")
 
 
 def test_memories_by_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -86,6 +88,30 @@ def test_the_embedded_model_in_turns() -> None:
     want = prefill(model, processor(text, [shown[:4], shown[4:]]))
     stream = fed(StreamSession(model, processor, memory="full", form="turns", chunk=4), shown, (3, 5))
     close(stream.ask("Which shape flashed?", logits=True).logits[0], want, EAGER)
+
+
+def test_a_dialogue_goes_on() -> None:
+    """Kept questions and answers are turns of the prompt; the others leave no trace."""
+    model, processor = load_micro()
+    shown = read_video(clip_path()).frames[:8]
+    stream = StreamSession(model, processor, memory="full", form="turns", label="")
+    stream.feed(shown[:6])
+    stream.ask("How many scenes are there?")
+    first = stream.ask("Which shape flashed?", keep=True)
+    stream.feed(shown[6:])
+    last = stream.ask("Which shape is moving?", keep=True, logits=True)
+    video = {"role": "user", "content": [{"type": "video"}]}
+
+    def turn(role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": text}]}
+
+    turns = [video, turn("user", "Which shape flashed?"), turn("assistant", first.text), video]
+    turns.append(turn("user", "Which shape is moving?"))
+    text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    inputs = processor(text, [shown[:6], shown[6:]])
+    close(last.logits[0], prefill(model, inputs), EAGER)
+    closed = processor.apply_chat_template([*turns, turn("assistant", last.text)])
+    assert stream.status.held == processor(closed, [shown[:6], shown[6:]])["input_ids"].shape[1]
 
 
 def _cast(inputs: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

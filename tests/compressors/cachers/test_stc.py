@@ -176,6 +176,8 @@ def test_a_foreign_or_damaged_state_is_refused_and_changes_nothing() -> None:
     before = {name: tensor.clone() for name, tensor in saved.items()}
     missing = {name: tensor for name, tensor in saved.items() if name != "1.key"}
     short = {**saved, "1.key": saved["1.key"][:, :-1]}
+    with pytest.raises(InputError, match="another cacher"):
+        STC(refresh_above=0.5).bind(Tower()).new_state().load(saved)
     for wrong in ({}, missing, {**saved, "x": saved["1.key"]}, short, {**saved, "counts": torch.tensor([1, 2])}):
         with pytest.raises(InputError):
             state.load(wrong)
@@ -248,8 +250,9 @@ def test_a_clip_leaves_nothing_behind() -> None:
     video = frames(5)
     with binding.using(state):
         torch.testing.assert_close(tower(video), streamed(STC(), video))
+        assert torch.equal(tower(video), tower(video))  # every call is a clip of its own
     assert state.references(0) == {}
-    assert state.total == 50
+    assert state.total == 150
 
 
 def test_inference_mode_and_back() -> None:

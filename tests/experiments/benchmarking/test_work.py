@@ -12,6 +12,7 @@ from adapters.family import family_of
 from compressors.errors import InputError
 from experiments.benchmarking.work import encoder_work, prefill_work, step_work
 from tests.adapters import tiny
+from vidpress import press
 
 LAYOUT = ((tiny.Text(3), tiny.Video(4, 3, 5), tiny.Text(4)), (tiny.Text(3), tiny.Video(4, 3, 5), tiny.Text(4)))
 
@@ -47,6 +48,19 @@ def test_the_vision_tower_agrees_with_torchs_counter(family: tiny.Family) -> Non
     given = (pixels,) if grid is None else (pixels, grid)
     counted = flops(lambda: family_of(model).base(model).get_video_features(*given, return_dict=True))
     assert counted == pytest.approx(encoder_work(model, inputs).operations, rel=0.02)
+
+
+@pytest.mark.parametrize("reuse", ["both", "mlp"])
+def test_the_vision_tower_under_a_cacher_agrees_with_torchs_counter(family: tiny.Family, reuse: str) -> None:
+    model, inputs = tiny.build(family), tiny.prompt(family, LAYOUT)
+    pixels, grid = inputs["pixel_values_videos"], inputs.get("video_grid_thw")
+    given = (pixels,) if grid is None else (pixels, grid)
+    pressed = press(model, "none", cacher="stc", interval=None, reuse=reuse)
+    with pressed:
+        counted = flops(lambda: family_of(model).base(model).get_video_features(*given, return_dict=True))
+    work = encoder_work(model, inputs, pressed.compressor.cacher).operations
+    assert counted == pytest.approx(work, rel=0.02)
+    assert work < 0.95 * encoder_work(model, inputs).operations
 
 
 def test_operations_and_bytes_by_hand() -> None:
