@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 NEEDS = ("pandas", "pyarrow", "matplotlib", "jinja2")
 DEFAULT_RUNS = ("outputs", "multirun")
-SHOWN = ("method", "budget", "n", "accuracy %", "of none %", "device MB", "host MB", "ms/frame", "total s")
+SHOWN = ("method", "budget", "n", "accuracy %", "of none %", "total s")
+SHOWN_OF_SESSIONS = ("method", "budget", "accuracy %", "device MB", "host MB", "ms/frame")
 REMARKS = {
     "micro": "micro is the embedded model: small, trained on generated clips. "
     "It is a test bed: a ranking on it is a ranking on it, no more."
@@ -91,7 +92,8 @@ def places_from(cfg: DictConfig) -> list[Path]:
 def show(console: Console, title: str, text: pd.DataFrame) -> None:
     """The columns that fit a terminal; the files have all."""
     shown = Table(title=title, title_justify="left", title_style="bold")
-    names = [name for name in SHOWN if name in text.columns]
+    columns = SHOWN_OF_SESSIONS if "device MB" in text.columns else SHOWN
+    names = [name for name in columns if name in text.columns]
     for name in names:
         shown.add_column(name, justify="left" if name in SHOWN[:2] else "right", overflow="fold")
     for row in text[names].itertuples(index=False, name=None):

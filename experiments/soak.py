@@ -25,7 +25,7 @@ from adapters.errors import LoadError
 from adapters.streaming import StreamSession
 from compressors.errors import InputError, VidpressError
 from experiments.assembly import budget_from, check_numbers, compressor_from
-from experiments.benchmarking.memory import resident
+from experiments.benchmarking.memory import anonymous, resident
 from experiments.display import counting_bar, facts
 from experiments.micro.questions import QUESTIONS
 from experiments.micro.streams import endless_frames
@@ -45,8 +45,10 @@ class Point:
 
     Attributes:
         frames: so far.
-        resident: bytes of main memory that the process holds.
+        resident: bytes of main memory that the process holds, pages of mapped files too, which the kernel may drop.
+        anonymous: bytes that the process allocated itself.
         frame_seconds: median over the frames since the row before, questions and the making of frames left out.
+        undisturbed_seconds: their 10th percentile, which other work on the machine hardly touches.
         answer_seconds: of the question asked here.
         held, device_bytes, host_bytes, disk_bytes: of the session's memory.
         reuse: share of tokens that the cacher served from its reference.
@@ -54,7 +56,9 @@ class Point:
 
     frames: int
     resident: int
+    anonymous: int
     frame_seconds: float
+    undisturbed_seconds: float
     answer_seconds: float
     held: int
     device_bytes: int
@@ -81,10 +85,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.frames < 10 * options.every or options.every % options.chunk or not 0 < options.warmup < 0.9:
         parser.error("--frames must be at least 10 times --every, a multiple of --chunk, and --warmup in (0, 0.9)")
+    options.output.mkdir(parents=True, exist_ok=True)
     try:
         with initialize_config_module("conf", version_base="1.3"):
             cfg = compose("config", overrides=[*SETTINGS, *options.settings])
-        points = soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock])
+        points: list[Point] = []
+        for point in soak(cfg, options.frames, options.every, options.chunk, CLOCKS[options.clock]):
+            points.append(point)
+            write_text(options.output / "soak.csv", table(points))
     except (VidpressError, HydraException) as error:
         parser.error(str(error))
     result = {
@@ -97,9 +105,7 @@ def main() -> None:
         "curve": [asdict(point) for point in points],
         "versions": versions(),
     }
-    options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "soak.json", result)
-    write_text(options.output / "soak.csv", table(points))
     try:
         picture(points, result, options.output / "soak.png")
     except ModuleNotFoundError:
@@ -110,7 +116,7 @@ def main() -> None:
 
 def soak(
     cfg: DictConfig, frames: int, every: int, chunk: int, clock: Callable[[], float] = CLOCKS["wall"]
-) -> list[Point]:
+) -> Iterator[Point]:
     """Feed generated frames; a row of the curve every so many.
 
     Args:
@@ -140,18 +146,17 @@ def soak(
         session_from(cfg, model, processor, compressor_from(cfg), budget_from(cfg)) as session,
         counting_bar("soaking", frames) as advance,
     ):
-        points = []
         for row in range(frames // every):
-            points.append(_row(session, source, row * every, every, chunk, clock, questions[row % len(questions)]))
+            yield _row(session, source, row * every, every, chunk, clock, questions[row % len(questions)])
             advance(every)
-        return points
 
 
 def verdict(points: Sequence[Point], warmup: float) -> dict[str, Any]:
     """Means of the tenth of the curve that follows the warm-up and of its last tenth, and what grew between them.
 
     Returns:
-        after_warmup, at_the_end and growth, each of resident and frame_seconds; steady: no growth above `ALLOWED`;
+        after_warmup, at_the_end and growth, each of resident, anonymous, frame_seconds and undisturbed_seconds; steady:
+        no growth above `ALLOWED` in any of them;
         filling: whether the session's memory still grew after the warm-up, which must then be longer.
     """
     tenth, first = max(1, len(points) // 10), int(warmup * len(points))
@@ -159,7 +164,9 @@ def verdict(points: Sequence[Point], warmup: float) -> dict[str, Any]:
     means = {
         name: {
             "resident": statistics.fmean(point.resident for point in part),
+            "anonymous": statistics.fmean(point.anonymous for point in part),
             "frame_seconds": statistics.median(point.frame_seconds for point in part),
+            "undisturbed_seconds": statistics.median(point.undisturbed_seconds for point in part),
         }
         for name, part in parts.items()
     }
@@ -188,8 +195,10 @@ def picture(points: Sequence[Point], result: Mapping[str, Any], path: Path) -> P
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     frames = [point.frames for point in points]
-    axes[0].plot(frames, [point.resident / 1e6 for point in points], color="#0072B2")
-    axes[0].set_ylabel("resident, MB")
+    axes[0].plot(frames, [point.resident / 1e6 for point in points], color="#0072B2", label="resident")
+    axes[0].plot(frames, [point.anonymous / 1e6 for point in points], color="#56B4E9", label="allocated by the process")
+    axes[0].set_ylabel("process, MB")
+    axes[0].legend(frameon=False)
     axes[1].plot(frames, [point.device_bytes / 1e6 for point in points], color="#009E73", label="device")
     axes[1].plot(frames, [point.host_bytes / 1e6 for point in points], color="#E69F00", label="host")
     axes[1].set_ylabel("session, MB")
@@ -209,14 +218,19 @@ def picture(points: Sequence[Point], result: Mapping[str, Any], path: Path) -> P
 def told(result: Mapping[str, Any]) -> dict[str, str]:
     """The verdict for people."""
     before, after, growth = (result[name] for name in ("after_warmup", "at_the_end", "growth"))
-    megabytes = (before["resident"] / 1e6, after["resident"] / 1e6, growth["resident"])
-    milliseconds = (1e3 * before["frame_seconds"], 1e3 * after["frame_seconds"], growth["frame_seconds"])
+    times = {"frame_seconds": f"time per frame ({result['clock']})", "undisturbed_seconds": "10th percentile of it"}
     return {
         "frames": f"{result['frames']}",
-        "resident memory": "{:.1f} MB after warm-up, {:.1f} MB at the end ({:+.1%})".format(*megabytes),
-        f"time per frame ({result['clock']})": "{:.2f} ms after warm-up, {:.2f} ms at the end ({:+.1%})".format(
-            *milliseconds
-        ),
+        **{
+            f"{name} memory": f"{before[name] / 1e6:.1f} MB after warm-up, {after[name] / 1e6:.1f} MB at the end "
+            f"({growth[name]:+.1%})"
+            for name in ("resident", "anonymous")
+        },
+        **{
+            title: f"{1e3 * before[name]:.2f} ms after warm-up, {1e3 * after[name]:.2f} ms at the end "
+            f"({growth[name]:+.1%})"
+            for name, title in times.items()
+        },
         "steady": f"{'yes' if result['steady'] else 'no'}: at most {ALLOWED:+.0%} is allowed"
         + ("; the session's memory was still filling: take a longer --warmup" if result["filling"] else ""),
     }
@@ -245,7 +259,9 @@ def _row(
     return Point(
         before + every,
         resident(),
+        anonymous(),
         statistics.median(seconds),
+        statistics.quantiles(seconds, n=10)[0],
         asked,
         status.held,
         status.device_bytes,

@@ -15,6 +15,7 @@ import torch
 
 INTERVAL = 0.001  # seconds between two looks at the resident set
 _STATM = Path("/proc/self/statm")
+_STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
@@ -100,6 +101,15 @@ def _trim() -> None:
     """Have the allocator return what it holds in reserve, so that what is asked for next shows (glibc alone can)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def anonymous() -> int:
+    """Bytes that this process allocated itself, in main memory or swapped out (Linux; elsewhere an OSError).
+
+    What it maps from files is not in it: under pressure the kernel drops such pages, and `resident` falls.
+    """
+    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return sum(1024 * int(fields[name].split()[0]) for name in ("RssAnon", "VmSwap"))
 
 
 def resident() -> int:

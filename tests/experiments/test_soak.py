@@ -16,7 +16,9 @@ from experiments.soak import Point, verdict
 def curve(*rows: tuple[float, float], held: float = 1.0) -> list[Point]:
     """Points of (megabytes, milliseconds); the session's memory grows by `held` per row."""
     return [
-        Point(10 * n, int(1e6 * size), 1e-3 * spent, 0.1, 5, int(1e6 * held**n), 0, 0, None)
+        Point(
+            10 * n, int(1e6 * size), int(1e6 * size), 1e-3 * spent, 1e-3 * spent, 0.1, 5, int(1e6 * held**n), 0, 0, None
+        )
         for n, (size, spent) in enumerate(rows)
     ]
 
@@ -41,6 +43,7 @@ def test_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert ended.value.code == int(not result["steady"])
     assert [point["frames"] for point in result["curve"]] == list(range(4, 41, 4))
     assert all(point["resident"] > 1e7 for point in result["curve"])
+    assert all(point["anonymous"] > 1e7 for point in result["curve"])
     assert max(point["held"] for point in result["curve"]) <= 60
     assert result["curve"][-1]["reuse"] > 0, "the cacher is in"
     with (tmp_path / "soak.csv").open() as file:
