@@ -184,21 +184,19 @@ def all_questions(cfg: DictConfig, *, typing: bool) -> list[Question]:
     if found or cfg.questions is not None:
         return found
     if cfg.source.name == "clip":
-        return clip_questions()
+        # The answers are those to the clip as it is, shown once.
+        return clip_questions(known=not cfg.source.loop and cfg.source.seconds is None)
     if cfg.serve.port is None and not typing:
         return questions_from([{"question": DEFAULT_QUESTION}], "question", "setting")
     return []
 
 
-def clip_questions() -> list[Question]:
-    """The embedded clip's questions with their answers, at its end; those about what moves half-way as well."""
+def clip_questions(*, known: bool = True) -> list[Question]:
+    """The embedded clip's questions, with their answers if `known`, at its end; those about what moves half-way too."""
     about = json.loads(clip_path().with_suffix(".json").read_text())["questions"]
-    half = [{"at": 2.0, **_asked(item)} for item in about if item["type"].startswith("mover")]
-    return questions_from([*half, *map(_asked, about)], "the embedded clip", "clip")
-
-
-def _asked(item: dict[str, str]) -> dict[str, str]:
-    return {"question": item["question"], "expected": item["answer"]}
+    asked = [{"question": item["question"], "expected": item["answer"] if known else None} for item in about]
+    half = [{"at": 2.0, **one} for one, item in zip(asked, about, strict=True) if item["type"].startswith("mover")]
+    return questions_from([*half, *asked], "the embedded clip", "clip")
 
 
 def endpoint_settings(cfg: DictConfig) -> dict[str, Any] | None:

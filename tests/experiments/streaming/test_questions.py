@@ -77,6 +77,7 @@ def asked(*overrides: str, typing: bool = False) -> list[tuple[str, Any]]:
 def test_what_is_asked_when_nothing_is_said() -> None:
     assert asked() == [(question.text, question.at) for question in clip_questions()]
     assert all(question.expected for question in clip_questions())
+    assert not any(question.expected for question in clip_questions(known=False)), "where it is not shown as it is"
     assert asked("source=file") == [("Describe the video.", math.inf)]
     assert asked("source=file", typing=True) == []
     assert asked("source=file", "serve.port=0") == []
