@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 import threading
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapters.caching import bind_cacher
-from adapters.errors import AlreadyPressed, UnsupportedError
+from adapters.errors import AlreadyPressed
 from adapters.family import family_of
-from adapters.press import PRESSED, check_supplies
+from adapters.press import PRESSED
 from adapters.streaming import saving
+from adapters.streaming.chunks import Chunks
 from adapters.streaming.decoding import LanguageModel
 from adapters.streaming.encoder import Encoder, checked_frames
 from adapters.streaming.errors import SaveError, StreamError
@@ -32,39 +30,22 @@ from adapters.streaming.memory import Memory, Store, build_memory
 from adapters.streaming.memory.queries import query_modules, reading
 from adapters.streaming.memory.units import Vector
 from adapters.streaming.rotation import Rotation
+from adapters.streaming.settings import (
+    check_choices,
+    check_gaps,
+    checked_chunk,
+    checked_fps,
+    checked_times,
+    compressor_of,
+    tower_needs,
+)
 from adapters.streaming.status import Answer, Fed, Stopwatch, StreamStatus
+from adapters.streaming.stream import Stream
 from adapters.streaming.wording import wording_of
-from compressors import Budget, BuildError, Compressor, InputError, RequirementError, VideoTokens, build
-from compressors.requirements import Attention, FrameFeatures, Keys, Query, Requirement
+from compressors import Budget, Compressor, InputError
 
-_PLAIN = ("held_times", "size", "last", "frames", "tokens", "kept")  # of a stream, as they go into a file
 _PLACES = ("host_limit", "disk", "disk_limit")  # settings of a memory that say where, not what
 LARGEST_CHUNK = 32  # frames of one feed() that are processed together when `chunk` does not say
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Stream:
-    """Everything a session knows of its stream beside keys and values; replaced as a whole.
-
-    Attributes:
-        told: what the prompt's form must know to go on.
-        history: the pruner's state.
-        held: uint8 `[f, H, W, 3]`, frames that wait for their group or chunk.
-        held_times: their seconds.
-        size: (H, W) of the stream's frames.
-        last: seconds of the last frame that came; None before the first.
-        frames, tokens, kept: counts of what was processed.
-    """
-
-    told: Told = dataclasses.field(default_factory=Told)
-    history: Any = None
-    held: Tensor | None = None
-    held_times: tuple[float, ...] = ()
-    size: tuple[int, int] | None = None
-    last: float | None = None
-    frames: int = 0
-    tokens: int = 0
-    kept: int = 0
 
 
 class StreamSession:
@@ -128,20 +109,16 @@ class StreamSession:
         family = family_of(model)
         self._model, self._family, self._processor = model, family, processor
         self._refuse_pressed()
-        compressor = _compressor(model, pruner, cacher, params, [retention, tokens, tokens_per_frame])
+        compressor = compressor_of(model, pruner, cacher, params, [retention, tokens, tokens_per_frame])
         self._pruner = None if pruner in (None, "none") else compressor
         self._budget = Budget(retention, tokens, tokens_per_frame)
         self.memory = build_memory(memory)
-        self._encoder = Encoder(model, family, processor, _tower_needs(self._pruner))
-        self._fps, self._chunk = _checked_fps(fps), self._checked_chunk(chunk)
+        self._encoder = Encoder(model, family, processor, tower_needs(self._pruner))
+        self._fps, self._chunk = checked_fps(fps), checked_chunk(chunk, self._encoder.group)
         axes = 3 if family.mrope else 1
         framed = family.position_groups == "frame"
-        _check_choices(form, text_position, positions, axes, label)
-        if axes == 1 and self._pruner is not None and positions == "original" and _flash(model):
-            raise UnsupportedError(
-                f"FlashAttention takes gaps in 1-D positions for the start of another sequence, and the pruner leaves "
-                f"such gaps in {type(model).__name__}: use positions=contiguous, or load the model with sdpa."
-            )
+        check_choices(form, text_position, positions, axes, label)
+        check_gaps(model, self._pruner, positions, axes)
         vision = model.config.vision_config
         self._form = Form(
             kind=form,
@@ -155,15 +132,16 @@ class StreamSession:
             contiguous=positions == "contiguous",
             label=label,
         )
+        self._chunks = Chunks(self._encoder, self._pruner, self._budget, self._form.seconds)
         self._language = LanguageModel(model, family)
         self._axes = axes
         self._feeding, self._lock = threading.Lock(), threading.RLock()
-        self._closed = self._warned = False
+        self._closed = False
         self._fingerprint: str | None = None
         self._store = self._open()
         if self._store.needs_queries:
             query_modules(self._language.decoder)
-        self._stream = _Stream()
+        self._stream = Stream()
         self._watch = Stopwatch(self._language.device)
         # Last, so that nothing is left in the tower when something else does not fit.
         self._binding = None if compressor.cacher is None else bind_cacher(model, compressor.cacher)
@@ -193,7 +171,7 @@ class StreamSession:
         with self._feeding, torch.no_grad():
             self._check_open()
             before = self._stream
-            times = self._times(found, timestamps, before)
+            times = checked_times(len(found), timestamps, before.last, self._fps)
             if not len(found):
                 return Fed(0, 0, len(before.held_times), 0, 0, time.perf_counter() - start)
             size = (found.shape[1], found.shape[2])
@@ -243,23 +221,23 @@ class StreamSession:
         """Process one chunk of whole groups and put it into the memory; all of it or nothing."""
         stream = self._stream
         try:
-            kept, history, tokens = self._compressed(frames, times, stream, self._watch, self._reuse)
+            done = self._chunks(frames, times, stream, self._watch, self._reuse)
             with self._watch.stage("extend"):
-                told, pieces, end = self._write(self._store, kept, stream.told, check=True)
+                told, pieces, end = self._write(self._store, done.kept, stream.told, check=True)
         except BaseException:
             if self._reference is not None:
                 self._reference.reset()  # it may hold frames that will never be in the memory
             raise
-        after = _Stream(
+        after = Stream(
             told=told,
-            history=history,
+            history=done.history,
             held=held,
             held_times=held_times,
             size=size,
             last=times[-1],
             frames=stream.frames + len(frames),
-            tokens=stream.tokens + tokens,
-            kept=stream.kept + kept.features.shape[0],
+            tokens=stream.tokens + done.tokens,
+            kept=stream.kept + done.kept.features.shape[0],
         )
         with self._lock:
             # If what leaves the window finds no place on disk, the chunk is in all the same.
@@ -289,62 +267,6 @@ class StreamSession:
                 self._language.write([opening], None, cache)
             with self._lock:
                 store.begin(opening.unit)
-
-    def _compressed(
-        self,
-        frames: Tensor,
-        times: tuple[float, ...],
-        stream: _Stream,
-        watch: Stopwatch,
-        reuse: Callable[[], AbstractContextManager[Any]],
-    ) -> tuple[Kept, Any, int]:
-        """A chunk's tokens after the pruner, the pruner's new state, and how many tokens there were."""
-        with watch.stage("encode"):
-            encoded = self._encoder(self._encoder.preprocess(frames, times), reuse)
-        if stream.told.grid not in (None, encoded.grid):
-            raise InputError(
-                f"the processor made {encoded.grid} tokens of a frame, and {stream.told.grid} of earlier ones of the "
-                f"same size: reset() and feed frames of the size it asks for."
-            )
-        groups, places, _ = encoded.features.shape
-        step = self._encoder.group
-        spans = tuple(
-            (times[i], times[i + step - 1], times[i] + self._form.seconds) for i in range(0, len(times), step)
-        )
-        with watch.stage("compress"):
-            planes = tuple(encoded.planes.values())
-            if self._pruner is None:
-                every = torch.arange(groups * places, device=encoded.features.device) % places
-                flat = tuple(plane.flatten(0, 1) for plane in planes)
-                kept = Kept(encoded.features.flatten(0, 1), every, (places,) * groups, flat, encoded.grid, spans)
-                return kept, None, groups * places
-            self._warn_if_nothing_moves(groups)
-            compression = self._pruner(
-                VideoTokens(
-                    encoded.features,
-                    grid=encoded.grid,
-                    planes=encoded.planes,
-                    timestamps=torch.tensor([first for first, _, _ in spans], device=encoded.features.device),
-                    history=stream.history,
-                    **encoded.tapped,
-                ),
-                self._budget,
-            )
-            flat = tuple(compression.follow(plane) for plane in planes)
-            counts = tuple(compression.budgets.tolist())
-            kept = Kept(compression.features, compression.keep % places, counts, flat, encoded.grid, spans)
-            return kept, compression.history, groups * places
-
-    def _warn_if_nothing_moves(self, groups: int) -> None:
-        allocator = getattr(self._pruner, "allocator", None)
-        if groups > 1 or self._warned or allocator is None or allocator.stateful or allocator.known_beforehand:
-            return
-        self._warned = True
-        warnings.warn(
-            f"allocator {allocator.name} divides a chunk's budget among its temporal groups, and this chunk has one: "
-            f"use allocator=causal_fca, which looks at the stream so far, or a larger chunk=.",
-            stacklevel=5,
-        )
 
     # Questions
 
@@ -412,15 +334,15 @@ class StreamSession:
             with self._lock:
                 self._store.commit([piece.unit], piece.unit.following)
 
-    def _with_waiting(self, store: Store, stream: _Stream) -> Told:
+    def _with_waiting(self, store: Store, stream: Stream) -> Told:
         """Put the frames that wait into a fork of the memory."""
         if stream.held is None:
             return stream.told
         missing = -len(stream.held) % self._encoder.group
         frames = torch.cat([stream.held, stream.held[-1:].expand(missing, -1, -1, -1)])
         times = (*stream.held_times, *[stream.held_times[-1]] * missing)
-        kept, _, _ = self._compressed(frames, times, stream, Stopwatch(self._language.device), nullcontext)
-        told, pieces, end = self._write(store, kept, stream.told, check=False)
+        done = self._chunks(frames, times, stream, Stopwatch(self._language.device))
+        told, pieces, end = self._write(store, done.kept, stream.told, check=False)
         store.commit([piece.unit for piece in pieces], end)
         return told
 
@@ -457,14 +379,7 @@ class StreamSession:
                 self._check_open()
                 stream, (stored, kept) = self._stream, self._store.state()
             tensors = {f"memory.{name}": tensor for name, tensor in stored.items()}
-            values = {
-                "told": dataclasses.asdict(stream.told),
-                "history": saving.packed(stream.history, tensors, "history"),
-                "memory": kept,
-                **{name: getattr(stream, name) for name in _PLAIN},
-            }
-            if stream.held is not None:
-                tensors["held"] = stream.held
+            values = {**stream.saved(tensors), "memory": kept}
             if self._reference is not None:
                 tensors |= {f"cacher.{name}": tensor.cpu() for name, tensor in self._reference.tensors().items()}
         saving.write(path, self._settings(), values, tensors)
@@ -484,14 +399,7 @@ class StreamSession:
         store = self._open()
         try:
             store.restore(saving.below("memory.", tensors), values["memory"], device)
-            told, plain = values["told"], {name: values[name] for name in _PLAIN}
-            grid = None if told["grid"] is None else (int(told["grid"][0]), int(told["grid"][1]))
-            stream = _Stream(
-                told=Told(grid, float(told["began"]), told["offset"]),
-                history=saving.unpacked(values["history"], tensors, device),
-                held=tensors.get("held"),
-                **{**plain, "held_times": tuple(plain["held_times"]), "size": plain["size"] and tuple(plain["size"])},
-            )
+            stream = Stream.loaded(values, tensors, device)
             reference = None if self._binding is None else self._binding.new_state()
             if reference is not None:
                 # Anything but whole numbers is as it was computed, on the model's device.
@@ -531,7 +439,7 @@ class StreamSession:
         with self._feeding, self._lock:
             self._check_open()
             old, self._store = self._store, self._open()
-            self._stream = _Stream()
+            self._stream = Stream()
             if self._reference is not None:
                 self._reference.reset()
             old.close()
@@ -574,72 +482,3 @@ class StreamSession:
                 f"this {type(self._model).__name__} is pressed with {vars(self._model)[PRESSED]}: leave that `with` "
                 f"block, and give the session pruner= instead."
             )
-
-    def _checked_chunk(self, chunk: int | None) -> int | None:
-        group = self._encoder.group
-        if chunk is not None and (chunk < 1 or chunk % group):
-            raise BuildError(f"chunk={chunk} must be a multiple of {group}, the frames of a temporal group, or None.")
-        return chunk
-
-    def _times(self, frames: Tensor, given: Sequence[float] | None, stream: _Stream) -> tuple[float, ...]:
-        if given is None:
-            first = 0.0 if stream.last is None else stream.last + 1 / self._fps
-            return tuple(first + i / self._fps for i in range(len(frames)))
-        times = tuple(float(moment) for moment in given)
-        if len(times) != len(frames):
-            raise InputError(f"{len(frames)} frames came with {len(times)} timestamps: give one for each.")
-        line = times if stream.last is None else (stream.last, *times)
-        if not all(map(math.isfinite, times)) or any(b < a for a, b in itertools.pairwise(line)):
-            raise InputError(f"timestamps must be finite and never fall; got {list(line)[:8]}.")
-        return times
-
-
-def _compressor(
-    model: PreTrainedModel,
-    pruner: str | Compressor | None,
-    cacher: Any,
-    params: Mapping[str, Any],
-    budget: list[Any],
-) -> Compressor:
-    """What compresses chunks (perhaps nothing), with the cacher in front of it."""
-    if pruner in (None, "none") and any(value is not None for value in budget):
-        raise BuildError("a budget is given, but there is no pruner to keep to it: set pruner=.")
-    compressor = build(pruner or "none", cacher=cacher, **params)
-    if any(isinstance(need, Query) for need in compressor.requirements):
-        raise RequirementError(
-            f"{compressor.title} looks at the question, which nobody has asked yet when frames arrive: choose a pruner "
-            f'that does not, as "stc_pruner".'
-        )
-    check_supplies(model, family_of(model), compressor)
-    return compressor
-
-
-def _flash(model: PreTrainedModel) -> bool:
-    return "flash" in str(model.config.get_text_config()._attn_implementation)
-
-
-def _tower_needs(compressor: Compressor | None) -> frozenset[Requirement]:
-    needs = compressor.requirements if compressor is not None else frozenset()
-    return frozenset(need for need in needs if isinstance(need, Attention | Keys | FrameFeatures))
-
-
-def _checked_fps(fps: float) -> float:
-    if not math.isfinite(fps) or fps <= 0:
-        raise BuildError(f"fps={fps} must be a number above 0.")
-    return float(fps)
-
-
-def _check_choices(form: str, text_position: str, positions: str, axes: int, label: str) -> None:
-    for name, value, choices in (
-        ("form", form, ("video", "turns")),
-        ("text_position", text_position, ("library", "largest")),
-        ("positions", positions, ("original", "contiguous")),
-    ):
-        if value not in choices:
-            raise BuildError(f"{name}={value!r}: write {' or '.join(choices)}.")
-    if positions == "contiguous" and axes > 1:
-        raise BuildError("positions=contiguous is for models with 1-D positions; with M-RoPE they stay original.")
-    try:
-        label.format(start=0.0, end=1.0)
-    except (KeyError, IndexError, ValueError) as error:
-        raise BuildError(f"label={label!r}: only {{start}} and {{end}} can stand in it.") from error

@@ -61,7 +61,15 @@ class GroupPlan:
 
 @dataclass(eq=False)
 class After:
-    """What a stream's counts are when the call is through."""
+    """What a stream is when the call is through.
+
+    Attributes:
+        state: the stream's.
+        progress, shape, stored: as in the state.
+        reused, total: places to add to its counts.
+        inputs: new reference frames as they entered the tower, where those are looked at; they go behind `kept`.
+        kept: references that stay.
+    """
 
     state: ReferenceState
     progress: Progress
@@ -69,6 +77,8 @@ class After:
     stored: int
     reused: int
     total: int
+    inputs: Tensor | None
+    kept: int
 
 
 class Call:
@@ -110,9 +120,13 @@ class Call:
         """The tower is through: streams move on."""
         for after in self._after:
             state = after.state
-            state.progress, state.shape, state.stored = after.progress, after.shape, after.stored
             state.reused += after.reused
             state.total += after.total
+            if not state.keep:
+                continue  # nothing was written, so whatever came next would start anew
+            state.progress, state.shape, state.stored = after.progress, after.shape, after.stored
+            if after.inputs is not None:
+                state.write_inputs(after.inputs, after.kept)
 
     def abandon(self) -> None:
         """The call failed: streams whose references were being replaced start again with a frame in full."""
@@ -136,15 +150,15 @@ class Call:
             if fate.reference is not None:
                 self._add(plan, segment, segment.start + number, fate, position)
         new = [candidate - segment.stored for candidate in held if candidate >= segment.stored]
-        kept = len(held) - len(new)
-        if new and self._remember:
+        kept, inputs = len(held) - len(new), None
+        if new and self._remember and state.keep:
             plan.writes.append(Write(state, kept, [position[number] for number in new]))
             if self._rule.looks:
-                chosen = group.hidden[segment.start : segment.start + segment.frames][new]
-                state.write_inputs(_unit(chosen), kept)
+                inputs = _unit(group.hidden[segment.start : segment.start + segment.frames][new])
         reused = sum(places - fate.update for fate in fates)
         stored = len(held) if self._remember else 0
-        self._after.append(After(state, progress, group.shape, stored, reused, places * segment.frames))
+        total = places * segment.frames
+        self._after.append(After(state, progress, group.shape, stored, reused, total, inputs, kept))
 
     def _add(self, plan: GroupPlan, segment: Segment, frame: int, fate: Frame, position: Mapping[int, int]) -> None:
         reference = fate.reference

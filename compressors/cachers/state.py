@@ -63,15 +63,13 @@ class ReferenceState(CacheState):
 
     def write(self, layer: int, made: Mapping[str, Tensor], kept: int) -> None:
         """Remember a layer's tensors `[R', N, …]` behind the first `kept` references that are there."""
-        if self.keep:
-            buffers = self._layers[layer]
-            for name, values in made.items():
-                buffers[name] = _written(buffers.get(name), values, kept)
+        buffers = self._layers[layer]
+        for name, values in made.items():
+            buffers[name] = _written(buffers.get(name), values, kept)
 
     def write_inputs(self, inputs: Tensor, kept: int) -> None:
         """The same for the frames as they entered the tower."""
-        if self.keep:
-            self._input = _written(self._input, inputs, kept)
+        self._input = _written(self._input, inputs, kept)
 
     def tensors(self) -> dict[str, Tensor]:
         step = self.progress
