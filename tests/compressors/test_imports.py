@@ -29,7 +29,7 @@ def test_imports(file: Path) -> None:
 
 
 def test_every_component_is_documented() -> None:
-    for kind in ("scorer", "frame_scorer", "allocator", "selector", "merger", "compressor"):
+    for kind in ("scorer", "frame_scorer", "allocator", "selector", "merger", "cacher", "compressor"):
         for name in compressors.names(kind):
             assert compressors.lookup(kind, name).__doc__, f"{kind} {name}"
     for name in compressors.__all__:

@@ -51,6 +51,14 @@ def test_a_parameter_of_a_method_without_parts() -> None:
     assert parse("vidpress_micro", {"compressor": "chain", "split": 0.3}).compressor == build("chain", split=0.3)
 
 
+def test_a_cacher_and_its_parameters() -> None:
+    for key in ("interval", "cacher.interval"):
+        found = parse("vidpress_qwen2_vl", {"compressor": "stc_pruner", "cacher": "stc", key: 4})
+        assert found.compressor.cacher == build("stc_pruner", cacher="stc", interval=4).cacher
+    with pytest.raises(UnknownNameError, match="interval"):
+        parse("vidpress_qwen2_vl", {"interval": 4})
+
+
 def test_a_part_can_be_left_out() -> None:
     assert parse("vidpress_micro", {"allocator": "none"}).compressor == build("vidcom2", allocator="none")
 
