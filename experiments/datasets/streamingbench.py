@@ -130,9 +130,7 @@ def _sample(row: Mapping[str, Any], line: int, context: float | None, problems: 
         sample = Sample(name, f"{name.rpartition('_')[0]}[0-{at}]", prompt, answer, kind=kind, end=until(at))
         if context is None or context >= at:
             return sample
-        return dataclasses.replace(
-            sample, video=f"{name.rpartition('_')[0]}[{at - context}-{at}]", start=at - context
-        )
+        return dataclasses.replace(sample, video=f"{name.rpartition('_')[0]}[{at - context}-{at}]", start=at - context)
     return None
 
 
