@@ -27,7 +27,7 @@ from experiments.benchmarking.tables import markdown, sheets
 from experiments.benchmarking.variants import BASELINES, NATIVE, RANDOM, STAGES, UNCOMPRESSED, Bench, Variant
 from experiments.benchmarking.variants import plain as plain_variant
 from experiments.benchmarking.variants import pressed as pressed_variant
-from experiments.benchmarking.work import encoder_work, prefill_work, step_work
+from experiments.benchmarking.work import countable, encoder_work, prefill_work, step_work
 from experiments.display import counting_bar
 from experiments.frames import AUTO, frames_setting
 from experiments.generate import describe, take_turns
@@ -96,7 +96,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     videos = report.videos
     visual, kept, length = videos[0].tokens, videos[0].kept, inputs["input_ids"].shape[1]
     short = length - visual + kept
-    native = native_prompt(model, inputs, kept)
+    native = native_prompt(model, inputs, kept) if NATIVE in against else None
 
     variants = {name: pressed_variant(model, name, inputs, short, compressor, options)}
     if UNCOMPRESSED in against:
@@ -104,7 +104,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     if RANDOM in against and name != RANDOM:
         random = pressed_variant(model, RANDOM, inputs, short, build(RANDOM), {**layout, "tokens": kept})
         variants[RANDOM] = random
-    if NATIVE in against:
+    if native is not None:
         variants[NATIVE] = plain_variant(model, NATIVE, native.inputs, native.inputs["input_ids"].shape[1])
 
     bench = Bench(model, cfg.max_new_tokens, cfg.task.clock == "processor")
@@ -144,7 +144,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
             "prompt_pressed": short,
             "answer": cfg.max_new_tokens,
         },
-        "native": _native(native),
+        "native": None if native is None else _native(native),
         "shared": {"decode_video": spread(decoding), "preprocess": spread(cutting)},
         "variants": {
             key: {
@@ -221,11 +221,12 @@ def _native(native: Native) -> dict[str, Any]:
 
 def _work(model: Any, variant: Variant, answer: int) -> dict[str, Any]:
     rows = variant.inputs["input_ids"].shape[0]
-    work = {
-        "prefill": prefill_work(model, rows, variant.length).as_result(),
-        "step": step_work(model, rows, variant.length + answer // 2).as_result(),
-    }
-    if "pixel_values_videos" in variant.inputs:
+    decoder, tower = countable(model, variant.inputs)
+    work = {}
+    if decoder:
+        work["prefill"] = prefill_work(model, rows, variant.length).as_result()
+        work["step"] = step_work(model, rows, variant.length + answer // 2).as_result()
+    if tower:
         work["encode"] = encoder_work(model, variant.inputs).as_result()
     return work
 

@@ -8,6 +8,7 @@ not in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,12 @@ def prefill_work(model: Any, batch: int, length: int) -> Work:
 def step_work(model: Any, batch: int, past: int) -> Work:
     """One decoding step of `batch` rows on a cache of `past` tokens."""
     return _decoder_work(model, batch, 1, past)
+
+
+def countable(model: Any, inputs: Mapping[str, Tensor]) -> tuple[bool, bool]:
+    """Whether the work of the decoder and that of the vision tower can be counted here; if not, no limit is shown."""
+    tower = "video_grid_thw" in inputs or ("pixel_values_videos" in inputs and inputs["pixel_values_videos"].ndim == 5)
+    return family_of(model).masking, tower
 
 
 def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
@@ -72,7 +79,8 @@ def encoder_work(model: Any, inputs: dict[str, Tensor]) -> Work:
     base: Any = family_of(model).base(model)
     if hasattr(base, "visual") and "video_grid_thw" in inputs:
         return _packed(model, base.visual, inputs["video_grid_thw"].cpu())
-    if hasattr(base, "vision_tower") and "pixel_values_videos" in inputs:
+    # [V, F, 3, H, W] into a tower in the manner of SigLIP; patches that are cut already say another tower.
+    if hasattr(base, "vision_tower") and inputs["pixel_values_videos"].ndim == 5:
         return _batched(model, base, inputs["pixel_values_videos"])
     raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
 
