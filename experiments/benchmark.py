@@ -27,7 +27,7 @@ from experiments.benchmarking.tables import markdown, sheets
 from experiments.benchmarking.variants import BASELINES, NATIVE, RANDOM, STAGES, UNCOMPRESSED, Bench, Variant
 from experiments.benchmarking.variants import plain as plain_variant
 from experiments.benchmarking.variants import pressed as pressed_variant
-from experiments.benchmarking.work import counts_encoder, encoder_work, prefill_work, step_work
+from experiments.benchmarking.work import countable, encoder_work, prefill_work, step_work
 from experiments.display import counting_bar
 from experiments.frames import AUTO, frames_setting
 from experiments.generate import describe, take_turns
@@ -221,11 +221,12 @@ def _native(native: Native) -> dict[str, Any]:
 
 def _work(model: Any, variant: Variant, answer: int) -> dict[str, Any]:
     rows = variant.inputs["input_ids"].shape[0]
-    work = {
-        "prefill": prefill_work(model, rows, variant.length).as_result(),
-        "step": step_work(model, rows, variant.length + answer // 2).as_result(),
-    }
-    if "pixel_values_videos" in variant.inputs and counts_encoder(model):
+    decoder, tower = countable(model, variant.inputs)
+    work = {}
+    if decoder:
+        work["prefill"] = prefill_work(model, rows, variant.length).as_result()
+        work["step"] = step_work(model, rows, variant.length + answer // 2).as_result()
+    if tower:
         work["encode"] = encoder_work(model, variant.inputs, variant.cacher).as_result()
     return work
 

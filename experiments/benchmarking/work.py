@@ -8,7 +8,7 @@ not in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,16 @@ def step_work(model: Any, batch: int, past: int) -> Work:
     return _decoder_work(model, batch, 1, past)
 
 
+def countable(model: Any, inputs: Mapping[str, Tensor]) -> tuple[bool, bool]:
+    """Whether the work of the decoder and that of the vision tower can be counted here; if not, no limit is shown."""
+    family = family_of(model)
+    base: Any = family.base(model)
+    frames = inputs.get("pixel_values_videos")
+    packed = hasattr(base, "visual") and "video_grid_thw" in inputs
+    batched = hasattr(getattr(base, "vision_tower", None), "encoder") and frames is not None and frames.ndim == 5
+    return family.masking, packed or batched
+
+
 def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
     decoder, head = family_of(model).decoder(model), model.get_output_embeddings().weight
     text: Any = model.config.text_config
@@ -67,12 +77,6 @@ def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
     return Work(operations, read + moved)
 
 
-def counts_encoder(model: Any) -> bool:
-    """Whether `encoder_work` knows the model's vision tower."""
-    base: Any = family_of(model).base(model)
-    return hasattr(base, "visual") or hasattr(getattr(base, "vision_tower", None), "encoder")
-
-
 def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | None = None) -> Work:
     """The vision tower and projector over a prompt's videos, each a stream of its own under a cacher.
 
@@ -82,7 +86,8 @@ def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | No
     base: Any = family_of(model).base(model)
     if hasattr(base, "visual") and "video_grid_thw" in inputs:
         return _packed(model, base.visual, inputs["video_grid_thw"].cpu(), cacher)
-    if hasattr(base, "vision_tower") and "pixel_values_videos" in inputs:
+    # [V, F, 3, H, W] into a tower in the manner of SigLIP; patches that are cut already say another tower.
+    if hasattr(base, "vision_tower") and inputs["pixel_values_videos"].ndim == 5:
         return _batched(model, base, inputs["pixel_values_videos"], cacher)
     raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
 

@@ -198,6 +198,7 @@ def test_every_method(family: tiny.Family, method: str) -> None:
         close(logits[b, -len(want) :], want, EAGER)
 
 
+@pytest.mark.needs("encoder taps")
 def test_an_allocator_inside_a_method_of_one_piece(family: tiny.Family) -> None:
     model, _, inputs, _ = prefill_truth(family)
     with torch.no_grad(), press(model, "flashvid", allocator="fca", retention=0.4) as report:
@@ -205,6 +206,7 @@ def test_an_allocator_inside_a_method_of_one_piece(family: tiny.Family) -> None:
     assert [video.kept for video in report.videos] == [round(0.4 * video.tokens) for video in report.videos]
 
 
+@pytest.mark.needs("contiguous positions")
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("compressor", [Given, GivenMerge])
 def test_contiguous_positions(family: tiny.Family, layout: tiny.Rows, cache: str, compressor: type[Given]) -> None:

@@ -16,7 +16,7 @@ from tests.adapters.tiny.segments import Image, Segment, Video, images, videos
 OLD = Version(transformers.__version__) < Version("5.18")  # all videos of a call have equally many frames
 WINDOW = 7  # shorter than every prompt, and than some frames with what is around them
 POOL = 2
-PATCHES = 40  # that the patches of every frame are padded to
+PATCHES = 64  # that the patches of every frame are padded to
 
 
 class Gemma4(Family):
