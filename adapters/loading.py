@@ -68,6 +68,8 @@ def load_published(
         model: Any = AutoModelForImageTextToText.from_pretrained(
             name, dtype=number, attn_implementation=attn_implementation, **trusted
         )
+    except LoadError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         hint = (
             f"Check that {folder} is a complete checkpoint."

@@ -48,10 +48,9 @@ def convert(
         LoadError: files are missing, the source has a setting or a tower that is not known here, or keys do not match.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
-    described = _read(source / "config.json")
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        source, padding_side="left", trust_remote_code=False, local_files_only=True
-    )
+    if source.resolve() == target.resolve():
+        raise LoadError(f"SOURCE and TARGET are both {source}: the release's files would be written over.")
+    described, tokenizer = _read(source / "config.json"), _tokenizer(source)
     tokenizer.add_special_tokens({"additional_special_tokens": [*PLACEHOLDERS]}, replace_extra_special_tokens=False)
     image, video = (tokenizer.convert_tokens_to_ids(token) for token in PLACEHOLDERS)
     config = configuration(described, (image, video), pool, tower)
@@ -80,6 +79,15 @@ def convert(
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     GenerationConfig(**ends).save_pretrained(target)
     return unused
+
+
+def _tokenizer(source: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(
+            source, padding_side="left", trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise LoadError(f"the tokenizer in {source} could not be read: {error}.") from error
 
 
 def _shards(source: Path) -> list[Path]:
@@ -131,12 +139,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m adapters.llava_video.convert", description=convert.__doc__)
-    parser.add_argument("source")
-    parser.add_argument("target")
-    parser.add_argument("--pool", default="average", choices=("average", "max", "bilinear", "config"))
+    about = "Turn a checkpoint of the LLaVA-NeXT release into one that model=llava_video loads."
+    parser = argparse.ArgumentParser(prog="python -m adapters.llava_video.convert", description=about)
+    parser.add_argument("source", help="folder with config.json, safetensors and tokenizer, as released")
+    parser.add_argument("target", help="folder to write")
+    pools = ("average", "max", "bilinear", "config")
+    parser.add_argument("--pool", default="average", choices=pools, help="how frames are pooled (average: 13×13)")
     given = parser.parse_args()
-    for key, reason in convert(given.source, given.target, pool=given.pool).items():
+    try:
+        unused = convert(given.source, given.target, pool=given.pool)
+    except LoadError as error:
+        parser.exit(2, f"error: {error}\n")
+    for key, reason in unused.items():
         print(f"not used: {key} ({reason})")
     print(f"written: {given.target}")
 

@@ -54,21 +54,30 @@ class LlavaVideoModel(LlavaOnevisionModel):
         features = features.reshape(videos, count, length, channels)
         return torch.cat([features, newline.expand(videos, count, 1, channels)], dim=2).flatten(1, 2)
 
-    def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def get_video_features(
+        self,
+        pixel_values_videos: Tensor,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
         """Frames through tower, projector and pooling.
 
         Args:
             pixel_values_videos: `[V, F, 3, H, W]`.
+            vision_feature_layer, vision_feature_select_strategy: instead of the configuration's.
+            **kwargs: for the tower.
 
         Returns:
             The tower's output, its `pooler_output` replaced by `[V, placeholders, C]`.
         """
         videos, frames = pixel_values_videos.shape[:2]
-        tower = self.vision_tower(pixel_values_videos.flatten(0, 1), output_hidden_states=True, return_dict=True)
-        layers = self.config.vision_feature_layer
+        kwargs |= {"output_hidden_states": True, "return_dict": True}
+        tower = self.vision_tower(pixel_values_videos.flatten(0, 1), **kwargs)
+        layers = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
         chosen = [layers] if isinstance(layers, int) else layers
         hidden = torch.cat([tower.hidden_states[layer] for layer in chosen], dim=-1)
-        if self.config.vision_feature_select_strategy == "default":
+        if (vision_feature_select_strategy or self.config.vision_feature_select_strategy) == "default":
             hidden = hidden[:, 1:]  # a tower with a class token
         features = self.apply_pooling(self.multi_modal_projector(hidden))
         tower.pooler_output = self.with_newlines(features.unflatten(0, (videos, frames)))
@@ -86,7 +95,7 @@ class LlavaVideoModel(LlavaOnevisionModel):
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
-        vision_feature_layer: int | None = None,
+        vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         vision_aspect_ratio: str | None = None,
         batch_num_images: Tensor | None = None,
@@ -99,12 +108,21 @@ class LlavaVideoModel(LlavaOnevisionModel):
             raise ValueError("exactly one of input_ids and inputs_embeds is needed")
         embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         encoded = dict(mm_encoder_outputs or {})
+        chosen: dict[str, Any] = {
+            "vision_feature_layer": vision_feature_layer,
+            "vision_feature_select_strategy": vision_feature_select_strategy,
+            "return_dict": True,
+        }
         if pixel_values is not None:
             encoded["image"] = self.get_image_features(
-                pixel_values, image_sizes, batch_num_images=batch_num_images, return_dict=True
+                pixel_values,
+                image_sizes,
+                vision_aspect_ratio=vision_aspect_ratio,
+                batch_num_images=batch_num_images,
+                **chosen,
             )
         if pixel_values_videos is not None:
-            encoded["video"] = self.get_video_features(pixel_values_videos, return_dict=True)
+            encoded["video"] = self.get_video_features(pixel_values_videos, **chosen)
         images = torch.cat([*encoded["image"].pooler_output]) if encoded.get("image") is not None else None
         videos = encoded["video"].pooler_output.flatten(0, 1) if encoded.get("video") is not None else None
         for features, which in ((images, 0), (videos, 1)):

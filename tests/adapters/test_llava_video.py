@@ -51,6 +51,17 @@ def test_features_are_projected_pooled_and_given_newlines(name: str) -> None:
         torch.testing.assert_close(got[video], torch.stack(wanted))
 
 
+def test_another_layer_can_be_asked_for() -> None:
+    model, inputs = tiny.untouched(GRID), tiny.prompt(GRID, tiny.LAYOUTS["image"])
+    with torch.no_grad():
+        own, last, first = (
+            model(**inputs, **asked).logits
+            for asked in ({}, {"vision_feature_layer": -1}, {"vision_feature_layer": -2})
+        )
+    assert torch.equal(own, last)
+    assert not torch.equal(own, first)
+
+
 def pooled(patches: Tensor, row: int, column: int, config: Any) -> Tensor:
     """One token of a frame `[5, 5, C]`."""
     square = patches[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(0, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +167,19 @@ def test_other_towers_and_pickles_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "old", tmp_path / "new", tower=tower)
 
 
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "adapters.llava_video.convert", str(tmp_path), str(tmp_path / "new")]
+    done = subprocess.run(program, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/config.json could not be read")
+    with pytest.raises(LoadError, match="would be written over"):
+        convert(tmp_path, tmp_path / "." / ".")
+
+
 def test_loading_the_release_names_the_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released(tmp_path / "old")
     monkeypatch.setattr("adapters.loading.importlib.util.find_spec", lambda name: object())
-    with pytest.raises(LoadError, match=r"python -m adapters\.llava_video\.convert .*/old TARGET"):
+    with pytest.raises(
+        LoadError, match=r"/old is in .* python -m adapters\.llava_video\.convert .*/old TARGET, then [^ ]+ [^ ]+$"
+    ):
         load_published(str(tmp_path / "old"), device="cpu")

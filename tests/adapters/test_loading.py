@@ -39,7 +39,7 @@ def test_without_network_or_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("We couldn't connect to the Hub.\nand much more text")
 
     monkeypatch.setattr(loading, "hub_is_reachable", lambda: False)
-    monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", unreachable)
+    monkeypatch.setattr(loading.PreTrainedConfig, "get_config_dict", unreachable)
     with pytest.raises(
         LoadError, match=r"couldn't connect to the Hub\. Check the name and the network, or give a local"
     ):
