@@ -164,7 +164,7 @@ def keep_layers(architecture: Mapping[str, Any], layers: int) -> dict[str, Any]:
     text["num_hidden_layers"] = min(layers, text["num_hidden_layers"])
     if "full_attention_interval" in text:
         text["full_attention_interval"] = min(layers, text["full_attention_interval"])
-    if "encoder_layers" in (audio := reduced.get("audio_config", {})):
+    if "encoder_layers" in (audio := reduced.get("audio_config") or {}):
         audio["encoder_layers"] = min(layers, audio["encoder_layers"])
     for tower in (vision, vision.get("model_args", {})):  # timm's towers keep theirs apart
         for key in ("depth", "num_hidden_layers"):

@@ -134,7 +134,8 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     number = video.cumsum(1) - 1
     run = begins.cumsum(1) - 1
     first = torch.where(begins, number, 0).cummax(1).values
-    stays = video & ((number < t * places + (closing if t else 0)) if runs == 1 else (number - first < per) & (run < t))
+    reach = (t * places if fixed else visual) + (closing if t else 0)
+    stays = video & ((number < reach) if runs == 1 else (number - first < per) & (run < t))
     wanted = kept + structural - stays[:, :].sum(1, keepdim=True)
     left = video & ~stays
     behind = left.flip(1).cumsum(1).flip(1)  # 1 for the last placeholder that is left over

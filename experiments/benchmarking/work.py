@@ -47,11 +47,16 @@ def step_work(model: Any, batch: int, past: int) -> Work:
 def countable(model: Any, inputs: Mapping[str, Tensor]) -> tuple[bool, bool]:
     """Whether the work of the decoder and that of the vision tower can be counted here; if not, no limit is shown."""
     family = family_of(model)
-    base: Any = family.base(model)
-    frames = inputs.get("pixel_values_videos")
-    packed = hasattr(base, "visual") and "video_grid_thw" in inputs
-    batched = hasattr(getattr(base, "vision_tower", None), "encoder") and frames is not None and frames.ndim == 5
-    return family.masking, packed or batched
+    return family.masking, any(_towers(family.base(model), inputs))
+
+
+def _towers(base: Any, inputs: Mapping[str, Tensor]) -> tuple[bool, bool]:
+    """Whether a model's vision tower is one in the manner of Qwen-VL, or a SigLIP; neither is not known here."""
+    packed = "video_grid_thw" in inputs and hasattr(getattr(base, "visual", None), "merger")
+    tower, frames = getattr(base, "vision_tower", None), inputs.get("pixel_values_videos")
+    siglip = getattr(getattr(tower, "config", None), "model_type", None) == "siglip_vision_model"
+    # GLM's tower makes its patches fewer on the way; [V, F, 3, H, W]: patches that are cut already say another tower.
+    return packed and not hasattr(base.visual, "downsample"), siglip and frames is not None and frames.ndim == 5
 
 
 def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
@@ -84,10 +89,10 @@ def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | No
         InputError: a tower that is not known here.
     """
     base: Any = family_of(model).base(model)
-    if hasattr(base, "visual") and "video_grid_thw" in inputs:
+    packed, batched = _towers(base, inputs)
+    if packed:
         return _packed(model, base.visual, inputs["video_grid_thw"].cpu(), cacher)
-    # [V, F, 3, H, W] into a tower in the manner of SigLIP; patches that are cut already say another tower.
-    if hasattr(base, "vision_tower") and inputs["pixel_values_videos"].ndim == 5:
+    if batched:
         return _batched(model, base, inputs["pixel_values_videos"], cacher)
     raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
 

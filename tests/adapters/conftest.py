@@ -53,7 +53,7 @@ def _what_the_family_can(request: pytest.FixtureRequest) -> None:
     if reason := family.unfit(tiny.LAYOUTS.get(params.get("layout") or params.get("name"), ())):
         pytest.skip(reason)
     for feature in asked(request):
-        if reason := family.known.refuses.get(feature):
+        if reason := family.known.support().get(feature):
             pytest.skip(f"{feature}: {reason}")
 
 

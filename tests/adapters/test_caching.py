@@ -23,7 +23,10 @@ from tests.adapters import tiny
 from tests.adapters.harness import generated
 from tests.adapters.test_costs import HostReads
 from tests.adapters.test_press import snapshot
+from tests.adapters.tiny.models import randomize
 from vidpress import UnsupportedError, press
+
+pytestmark = pytest.mark.core
 
 CACHER = STC(interval=3, update_ratio=0.3)
 
@@ -121,14 +124,14 @@ def case(name: str) -> Case:
         model: Any = transformers.SiglipVisionModel if name == "siglip" else transformers.CLIPVisionModel
         sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
         tower = model(config(**sizes, image_size=12, patch_size=3)).eval()
-        tiny._randomize(tower)
+        randomize(tower)
         pixels = torch.randn(2, 1, 3, 12, 12) + 0.4 * torch.randn(2, 4, 3, 12, 12)
         encoder = next(m for m in tower.modules() if type(m).__name__.endswith("Encoder"))
         places = 16 + (name == "clip")
         return _batched(tower, encoder.layers, lambda: tower(pixels.flatten(0, 1)).last_hidden_state, 2, 4, places)
     if name == "old":
         old = OldTower().eval()
-        tiny._randomize(old)
+        randomize(old)
         hidden = (torch.randn(2, 1, 9, 16) + 0.4 * torch.randn(2, 4, 9, 16)).flatten(0, 1)
         return _batched(old, old.vision_tower.vision_model.encoder.layers, lambda: old(hidden), 2, 4, 9)  # type: ignore[union-attr]
     family = tiny.FAMILIES[name]
