@@ -323,6 +323,16 @@ class Family(ABC):
         return None
 
 
+def with_marks(media: Tensor, before: int = 1, after: int = 1) -> Tensor:
+    """`[B, L]` bool: media and the tokens next to them, where these are marks that no configuration names."""
+    marked = media.clone()
+    for distance in range(1, before + 1):
+        marked |= functional.pad(media[:, distance:], (0, distance))
+    for distance in range(1, after + 1):
+        marked |= functional.pad(media[:, :-distance], (distance, 0))
+    return marked
+
+
 def square_frames(video: Video, side: int) -> Tensor:
     """`[1, F, 3, side, side]`: a video's frames in [-1, 1], for towers that take one size."""
     frames = video.frames.permute(0, 3, 1, 2).float() / 127.5 - 1

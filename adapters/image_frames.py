@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from adapters.capture import Capture, Video, host_geometry
 from adapters.errors import UnsupportedError
-from adapters.family import Family
+from adapters.family import Family, with_marks
 from compressors.errors import InputError
 
 VIDEO_OF_TOKEN = "video_of_token"
@@ -28,8 +28,13 @@ _WRITTEN = "text_replacement_offsets"
 
 
 class ImageFrames(Family):
-    """What these families have in common; a picture is an image, a tile of one, or a frame: N tokens each."""
+    """What these families have in common; a picture is an image, a tile of one, or a frame: N tokens each.
 
+    Attributes:
+        opening: marks right before a picture, which have no names in the configuration; one follows it.
+    """
+
+    opening: ClassVar[int] = 1
     told = (VIDEO_OF_TOKEN,)
     encoder = "get_image_features"
     pixels = "pixel_values"
@@ -46,6 +51,10 @@ class ImageFrames(Family):
         pictures: Tensor = input_ids == model.config.image_token_id
         marks = None if arguments is None else arguments.get(VIDEO_OF_TOKEN)
         return pictures if marks is None else pictures & (marks > 0)
+
+    def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """All pictures with their marks, which are no text of a question."""
+        return with_marks(super().media_mask(model, input_ids), before=self.opening)
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         """Pictures, `[p, N, C]` in some portions: only the prompt says what they make."""

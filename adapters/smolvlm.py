@@ -31,6 +31,7 @@ class SmolVLM(ImageFrames):
     model_types = ("smolvlm",)
     classes = "SmolVLMForConditionalGeneration"
     checkpoint = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
+    opening = 2  # <fake_token_around_image>, and <global-img> or the place of a tile
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "frames are images: `Frame from <mm:ss>:` and marks around each, which stay; `video_of_token` says which"
     refuses = (
