@@ -127,8 +127,8 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     placeholders = int(video[0].sum())
     total = family.visual_tokens(model, placeholders, frames)
     structural, closing = placeholders - total, int(family.structure(model) == "video_end")
-    places = (placeholders - closing) // frames  # of a frame, newlines inside it included
     t, per = _groups(kept, frames, total // frames, fixed=fixed, one_run=runs == 1)
+    places = (placeholders - closing) // frames if fixed else per  # of a frame, newlines inside it included
     visual = t * per
 
     # Which placeholders stay: the first of every run, or of the only one.
