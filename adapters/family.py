@@ -247,6 +247,10 @@ class Family(ABC):
         given = (arguments.get(name) for name in ("video_grid_thw", "pixel_values_videos", "pixel_values"))
         return int(next(tensor for tensor in given if tensor is not None).shape[0])
 
+    def frames_in(self, arguments: Mapping[str, Any]) -> list[int] | None:
+        """Temporal groups of each video in such a call, for a cacher; None where the tower sees which are whose."""
+        return None
+
     def repeat(self, output: Any, times: int) -> None:
         """Make what the `encoder` method returned for one video what it returns for several equal ones, in place."""
         output.pooler_output = _repeated(output.pooler_output, times)

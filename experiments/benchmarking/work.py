@@ -88,7 +88,7 @@ def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | No
         return _packed(model, base.visual, inputs["video_grid_thw"].cpu(), cacher)
     # [V, F, 3, H, W] into a tower in the manner of SigLIP; patches that are cut already say another tower.
     if hasattr(base, "vision_tower") and inputs["pixel_values_videos"].ndim == 5:
-        return _batched(model, base, inputs["pixel_values_videos"], cacher)
+        return _batched(model, base, inputs, cacher)
     raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
 
 
@@ -102,6 +102,8 @@ def _packed(model: Any, visual: Any, grid: Tensor, cacher: CacheReuser | None) -
     each, mergers = _matrices(visual.blocks), _matrices(visual.merger)
     if hasattr(visual, "deepstack_merger_list"):
         mergers += _matrices(visual.deepstack_merger_list)
+    if hasattr(visual, "downsample"):  # GLM's: a convolution before the merger
+        mergers += visual.downsample.weight.numel()
     embedding = visual.patch_embed.proj.weight.numel()
     operations = 2 * (patches * (embedding + each) + merged * mergers)
     whole = sum(t * n * n for t, n in sizes)
@@ -147,18 +149,23 @@ def _saved(
     return round(tower_operations(None, sizes, places, frames) - tower_operations(cacher, sizes, places, frames))
 
 
-def _batched(model: Any, base: Any, pixels: Tensor, cacher: CacheReuser | None) -> Work:
-    """LLaVA-OneVision: every frame through SigLIP, every patch through the projector, then pooled."""
-    vision = model.config.vision_config
+def _batched(model: Any, base: Any, inputs: Mapping[str, Tensor], cacher: CacheReuser | None) -> Work:
+    """LLaVA: every frame through SigLIP or CLIP, every patch through the projector, then pooled; or pooled first."""
+    vision, pixels = model.config.vision_config, inputs["pixel_values_videos"]
     frames = pixels.shape[0] * pixels.shape[1]
     n = (vision.image_size // vision.patch_size) ** 2
     tower, projector = base.vision_tower, base.multi_modal_projector
     layers = tower.encoder.layers
     embedding = tower.embeddings.patch_embedding.weight.numel()
     weights = embedding + _matrices(layers) + _matrices(projector)
-    operations = 2 * frames * n * weights + 4 * frames * n * n * vision.hidden_size * len(layers)
-    operations -= pixels.shape[0] * _saved(cacher, layers, vision.hidden_size, [None] * len(layers), n, pixels.shape[1])
-    out = frames * -((-vision.image_size // vision.patch_size // 2) ** 2) * model.config.text_config.hidden_size
+    seen = n + hasattr(tower.embeddings, "class_embedding")
+    projected = n // model.config.spatial_pool_stride**2 if hasattr(base, "vision_resampler") else n
+    operations = 2 * frames * (n * embedding + seen * _matrices(layers) + projected * _matrices(projector))
+    operations += 4 * frames * seen * seen * vision.hidden_size * len(layers)
+    operations -= pixels.shape[0] * _saved(
+        cacher, layers, vision.hidden_size, [None] * len(layers), seen, pixels.shape[1]
+    )
+    out = int(family_of(model).video_mask(model, inputs["input_ids"]).sum()) * model.config.text_config.hidden_size
     return Work(operations, _bytes(weights, pixels.numel() + out, tower))
 
 
