@@ -16,11 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.generation.utils import GenerationMixin
 
 from adapters.capture import Capture, Video, host_geometry
 from adapters.errors import UnsupportedError
 from adapters.family import Family, with_marks
+from adapters.support import Feature
 from compressors.errors import InputError
+from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
 VIDEO_OF_TOKEN = "video_of_token"
 ASK = {"return_text_replacement_offsets": True}  # what a processor is asked for `mark_videos`
@@ -35,6 +38,12 @@ class ImageFrames(Family):
     """
 
     opening: ClassVar[int] = 1
+    supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
+    refuses: ClassVar[Mapping[Feature, str]] = (
+        {}
+        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
+        else {"beams": "this version of transformers repeats pixel_values picture by picture; 5.23 does not"}
+    )
     told = (VIDEO_OF_TOKEN,)
     encoder = "get_image_features"
     pixels = "pixel_values"
@@ -124,6 +133,15 @@ class ImageFrames(Family):
             )
             for frames in spans
         ]
+
+    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
+        return list(torch.split(values, [t for t, _, _ in geometry]))
+
+    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Means over the square blocks of patches that pixel shuffling makes a token of: `[T, n, c]` -> `[T, N, c]`."""
+        (height, width), (frames, patches, channels) = grid, values.shape
+        block = round((patches // (height * width)) ** 0.5)
+        return values.view(frames, height, block, width, block, channels).mean((2, 4)).flatten(1, 2)
 
 
 def _frames_of(rows: Sequence[int], marks: Sequence[int], row: int) -> list[list[int]]:
