@@ -146,7 +146,7 @@ class Attachment(Places):
             yield
             return
         states = [self._reuse.new_state(keep=False) for _ in range(self._family.videos_in(arguments))]
-        with self._reuse.using(states):
+        with self._reuse.using(states, self._family.frames_in(arguments)):
             yield
         self._report.add_reuse(sum(state.reused for state in states), sum(state.total for state in states))
 

@@ -247,6 +247,10 @@ class Family(ABC):
         given = (arguments.get(name) for name in ("video_grid_thw", "pixel_values_videos", "pixel_values"))
         return int(next(tensor for tensor in given if tensor is not None).shape[0])
 
+    def frames_in(self, arguments: Mapping[str, Any]) -> list[int] | None:
+        """Temporal groups of each video in such a call, for a cacher; None where the tower sees which are whose."""
+        return None
+
     def repeat(self, output: Any, times: int) -> None:
         """Make what the `encoder` method returned for one video what it returns for several equal ones, in place."""
         output.pooler_output = _repeated(output.pooler_output, times)
@@ -321,6 +325,16 @@ class Family(ABC):
             tower = self.tower(model)
             return tower.lacks(need) if tower is not None else "the layout of its vision tower is not known"
         return None
+
+
+def with_marks(media: Tensor, before: int = 1, after: int = 1) -> Tensor:
+    """`[B, L]` bool: media and the tokens next to them, where these are marks that no configuration names."""
+    marked = media.clone()
+    for distance in range(1, before + 1):
+        marked |= functional.pad(media[:, distance:], (0, distance))
+    for distance in range(1, after + 1):
+        marked |= functional.pad(media[:, :-distance], (distance, 0))
+    return marked
 
 
 def square_frames(video: Video, side: int) -> Tensor:

@@ -52,6 +52,11 @@ class GLM4V(Qwen2VL):
         ends: Tensor = input_ids == model.config.video_end_token_id
         return super().media_mask(model, input_ids) | (starts.cumsum(1) > ends.cumsum(1))
 
+    def frames_in(self, arguments: Mapping[str, Any]) -> list[int]:
+        """The tower is given every group as a video of its own. Read on the host, as its cacher reads the grids."""
+        groups: list[int] = arguments["video_grid_thw"][:, 0].tolist()
+        return groups
+
     def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
         """Attention and keys have a row for each patch, the final features one for each token."""
         if values.shape[0] > sum(t * h * w for t, h, w in geometry):

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.generation.utils import GenerationMixin
 
 from adapters.capture import Capture, Video, host_geometry
 from adapters.errors import UnsupportedError
-from adapters.family import Family
+from adapters.family import Family, with_marks
+from adapters.support import Feature
 from compressors.errors import InputError
+from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
 VIDEO_OF_TOKEN = "video_of_token"
 ASK = {"return_text_replacement_offsets": True}  # what a processor is asked for `mark_videos`
@@ -28,8 +31,19 @@ _WRITTEN = "text_replacement_offsets"
 
 
 class ImageFrames(Family):
-    """What these families have in common; a picture is an image, a tile of one, or a frame: N tokens each."""
+    """What these families have in common; a picture is an image, a tile of one, or a frame: N tokens each.
 
+    Attributes:
+        opening: marks right before a picture, which have no names in the configuration; one follows it.
+    """
+
+    opening: ClassVar[int] = 1
+    supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
+    refuses: ClassVar[Mapping[Feature, str]] = (
+        {}
+        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
+        else {"beams": "this version of transformers repeats pixel_values picture by picture; 5.23 does not"}
+    )
     told = (VIDEO_OF_TOKEN,)
     encoder = "get_image_features"
     pixels = "pixel_values"
@@ -46,6 +60,10 @@ class ImageFrames(Family):
         pictures: Tensor = input_ids == model.config.image_token_id
         marks = None if arguments is None else arguments.get(VIDEO_OF_TOKEN)
         return pictures if marks is None else pictures & (marks > 0)
+
+    def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+        """All pictures with their marks, which are no text of a question."""
+        return with_marks(super().media_mask(model, input_ids), before=self.opening)
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         """Pictures, `[p, N, C]` in some portions: only the prompt says what they make."""
@@ -115,6 +133,15 @@ class ImageFrames(Family):
             )
             for frames in spans
         ]
+
+    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
+        return list(torch.split(values, [t for t, _, _ in geometry]))
+
+    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Means over the square blocks of patches that pixel shuffling makes a token of: `[T, n, c]` -> `[T, N, c]`."""
+        (height, width), (frames, patches, channels) = grid, values.shape
+        block = round((patches // (height * width)) ** 0.5)
+        return values.view(frames, height, block, width, block, channels).mean((2, 4)).flatten(1, 2)
 
 
 def _frames_of(rows: Sequence[int], marks: Sequence[int], row: int) -> list[list[int]]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.generation.utils import GenerationMixin
 
 from adapters.family import register_family, square_frames
 from adapters.image_frames import ImageFrames
 from adapters.tower import Tower
 from adapters.video import Video
-from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
 
 @register_family
@@ -26,13 +23,7 @@ class InternVL(ImageFrames):
     model_types = ("internvl",)
     classes = "InternVLForConditionalGeneration"
     checkpoint = "OpenGVLab/InternVL3-8B-hf"
-    supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "frames are images: `Frame<i>: ` and image marks around each, which stay; `video_of_token` says which"
-    refuses = (
-        {}
-        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
-        else {"beams": "this version of transformers repeats pixel_values picture by picture; 5.23 does not"}
-    )
 
     def side(self, model: PreTrainedModel) -> int:
         vision = model.config.vision_config
@@ -43,12 +34,6 @@ class InternVL(ImageFrames):
         attentions: Sequence[nn.Module] = [layer.attention for layer in module.encoder.layer]
         return Tower(module, attentions, packed=False, class_token=True)
 
-    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
-        return list(torch.split(values, [t for t, _, _ in geometry]))
-
-    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
-        return block_means(values, grid)
-
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
         config, places = model.config, self.side(model) ** 2
         image = config.image_token_id
@@ -58,10 +43,3 @@ class InternVL(ImageFrames):
             # <img> and </img> are the two ids before <IMG_CONTEXT> in the published vocabularies.
             ids += [*f"\nFrame{number + 1}: ".encode(), image - 2, *[image] * places, image - 1]
         return ids[1:], {"pixel_values": pixels}
-
-
-def block_means(values: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Means over the square blocks of patches that pixel shuffling makes a token of: `[T, n, c]` -> `[T, N, c]`."""
-    (height, width), (frames, patches, channels) = grid, values.shape
-    block = round((patches // (height * width)) ** 0.5)
-    return values.view(frames, height, block, width, block, channels).mean((2, 4)).flatten(1, 2)

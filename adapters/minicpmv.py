@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.capture import Video as CapturedVideo
-from adapters.family import Family, register_family
+from adapters.family import Family, register_family, with_marks
 from adapters.frames import join, runs
 from adapters.support import Feature
 from adapters.video import Video
@@ -43,9 +43,7 @@ class MiniCPMV46(Family):
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
         """Marks included, which have no names in the configuration: the token before a frame or image and the next."""
-        media = super().media_mask(model, input_ids)
-        before, after = functional.pad(media[:, 1:], (0, 1)), functional.pad(media[:, :-1], (1, 0))
-        return media | before | after
+        return with_marks(super().media_mask(model, input_ids))
 
     def capture(self, model: PreTrainedModel, output: Any, arguments: Mapping[str, Any]) -> Capture:
         sizes: Tensor = arguments["target_sizes_videos"].long()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.generation.utils import GenerationMixin
 
 from adapters.errors import UnsupportedError
 from adapters.family import register_family, square_frames
 from adapters.image_frames import ImageFrames
-from adapters.internvl import block_means
 from adapters.tower import Tower, batched_tower
 from adapters.video import Video
-from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
 
 @register_family
@@ -31,13 +28,8 @@ class SmolVLM(ImageFrames):
     model_types = ("smolvlm",)
     classes = "SmolVLMForConditionalGeneration"
     checkpoint = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
-    supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
+    opening = 2  # <fake_token_around_image>, and <global-img> or the place of a tile
     layout = "frames are images: `Frame from <mm:ss>:` and marks around each, which stay; `video_of_token` says which"
-    refuses = (
-        {}
-        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
-        else {"beams": "this version of transformers repeats pixel_values picture by picture; 5.23 does not"}
-    )
 
     def side(self, model: PreTrainedModel) -> int:
         vision = model.config.vision_config
@@ -59,12 +51,6 @@ class SmolVLM(ImageFrames):
 
     def tower(self, model: PreTrainedModel) -> Tower:
         return batched_tower(cast(nn.Module, self.base(model).vision_model))
-
-    def split_frames(self, model: PreTrainedModel, values: Tensor, geometry: Sequence[Sequence[int]]) -> list[Tensor]:
-        return list(torch.split(values, [t for t, _, _ in geometry]))
-
-    def merge_patches(self, model: PreTrainedModel, values: Tensor, grid: tuple[int, int]) -> Tensor:
-        return block_means(values, grid)
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
         config, places = model.config, self.side(model) ** 2

@@ -111,7 +111,9 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     """
     family = family_of(model)
     grids = "video_grid_thw" in inputs and hasattr(model.config.vision_config, "spatial_merge_size")
-    if not grids and ("pixel_values_videos" not in inputs or "video_grid_thw" in inputs):
+    pixels = inputs.get("pixel_values_videos")
+    fixed = "video_grid_thw" not in inputs and pixels is not None and pixels.ndim == 5  # [V, F, 3, H, W]
+    if not (grids or fixed) or pixels is None:
         raise InputError(
             f"task.against: a native prompt of K visual tokens is not known for {family.name}: write "
             f"task.against=[uncompressed,random]."
@@ -121,21 +123,19 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
     rows = ids.shape[0]
     begins = video & ~torch.nn.functional.pad(video, (1, 0))[:, :-1]
     runs = int(begins[0].sum())
-    fixed = "video_grid_thw" not in inputs
-    frames = inputs["pixel_values_videos"].shape[1] if fixed else int(inputs["video_grid_thw"][0, 0])
+    frames = pixels.shape[1] if fixed else int(inputs["video_grid_thw"][0, 0])
     placeholders = int(video[0].sum())
     total = family.visual_tokens(model, placeholders, frames)
     structural, closing = placeholders - total, int(family.structure(model) == "video_end")
-    places = (placeholders - closing) // frames  # of a frame, newlines inside it included
     t, per = _groups(kept, frames, total // frames, fixed=fixed, one_run=runs == 1)
+    places = (placeholders - closing) // frames if fixed else per  # of a frame, newlines inside it included
     visual = t * per
 
     # Which placeholders stay: the first of every run, or of the only one.
     number = video.cumsum(1) - 1
     run = begins.cumsum(1) - 1
     first = torch.where(begins, number, 0).cummax(1).values
-    reach = (t * places if fixed else visual) + (closing if t else 0)
-    stays = video & ((number < reach) if runs == 1 else (number - first < per) & (run < t))
+    stays = video & ((number < t * places + (closing if t else 0)) if runs == 1 else (number - first < per) & (run < t))
     wanted = kept + structural - stays[:, :].sum(1, keepdim=True)
     left = video & ~stays
     behind = left.flip(1).cumsum(1).flip(1)  # 1 for the last placeholder that is left over
@@ -154,12 +154,11 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
         return Native(out, 0, kept, (0, 0, 0))
     if fixed:
         side = isqrt(per)
-        out["pixel_values_videos"] = inputs["pixel_values_videos"][:, :t].contiguous()
+        out["pixel_values_videos"] = pixels[:, :t].contiguous()
         return Native(out, visual, kept - visual, (t, side, side))
     height = next(h for h in range(isqrt(per), 0, -1) if per % h == 0)
     grid = (t, height, per // height)
     merge = model.config.vision_config.spatial_merge_size
-    pixels = inputs["pixel_values_videos"]
     out["pixel_values_videos"] = pixels[torch.arange(rows * visual * merge**2, device=pixels.device) % pixels.shape[0]]
     shape = torch.tensor([[t, height * merge, per // height * merge]])
     out["video_grid_thw"] = shape.repeat(rows, 1).to(inputs["video_grid_thw"])

@@ -47,16 +47,11 @@ def step_work(model: Any, batch: int, past: int) -> Work:
 def countable(model: Any, inputs: Mapping[str, Tensor]) -> tuple[bool, bool]:
     """Whether the work of the decoder and that of the vision tower can be counted here; if not, no limit is shown."""
     family = family_of(model)
-    return family.masking, any(_towers(family.base(model), inputs))
-
-
-def _towers(base: Any, inputs: Mapping[str, Tensor]) -> tuple[bool, bool]:
-    """Whether a model's vision tower is one in the manner of Qwen-VL, or a SigLIP; neither is not known here."""
-    packed = "video_grid_thw" in inputs and hasattr(getattr(base, "visual", None), "merger")
-    tower, frames = getattr(base, "vision_tower", None), inputs.get("pixel_values_videos")
-    siglip = getattr(getattr(tower, "config", None), "model_type", None) == "siglip_vision_model"
-    # GLM's tower makes its patches fewer on the way; [V, F, 3, H, W]: patches that are cut already say another tower.
-    return packed and not hasattr(base.visual, "downsample"), siglip and frames is not None and frames.ndim == 5
+    base: Any = family.base(model)
+    frames = inputs.get("pixel_values_videos")
+    packed = hasattr(base, "visual") and "video_grid_thw" in inputs
+    batched = hasattr(getattr(base, "vision_tower", None), "encoder") and frames is not None and frames.ndim == 5
+    return family.masking, packed or batched
 
 
 def _decoder_work(model: Any, batch: int, new: int, past: int) -> Work:
@@ -89,11 +84,11 @@ def encoder_work(model: Any, inputs: dict[str, Tensor], cacher: CacheReuser | No
         InputError: a tower that is not known here.
     """
     base: Any = family_of(model).base(model)
-    packed, batched = _towers(base, inputs)
-    if packed:
+    if hasattr(base, "visual") and "video_grid_thw" in inputs:
         return _packed(model, base.visual, inputs["video_grid_thw"].cpu(), cacher)
-    if batched:
-        return _batched(model, base, inputs["pixel_values_videos"], cacher)
+    # [V, F, 3, H, W] into a tower in the manner of SigLIP; patches that are cut already say another tower.
+    if hasattr(base, "vision_tower") and inputs["pixel_values_videos"].ndim == 5:
+        return _batched(model, base, inputs, cacher)
     raise InputError(f"{type(model).__name__}: the operations of its vision tower cannot be counted.")
 
 
@@ -107,6 +102,8 @@ def _packed(model: Any, visual: Any, grid: Tensor, cacher: CacheReuser | None) -
     each, mergers = _matrices(visual.blocks), _matrices(visual.merger)
     if hasattr(visual, "deepstack_merger_list"):
         mergers += _matrices(visual.deepstack_merger_list)
+    if hasattr(visual, "downsample"):  # GLM's: a convolution before the merger
+        mergers += visual.downsample.weight.numel()
     embedding = visual.patch_embed.proj.weight.numel()
     operations = 2 * (patches * (embedding + each) + merged * mergers)
     whole = sum(t * n * n for t, n in sizes)
@@ -152,18 +149,23 @@ def _saved(
     return round(tower_operations(None, sizes, places, frames) - tower_operations(cacher, sizes, places, frames))
 
 
-def _batched(model: Any, base: Any, pixels: Tensor, cacher: CacheReuser | None) -> Work:
-    """LLaVA-OneVision: every frame through SigLIP, every patch through the projector, then pooled."""
-    vision = model.config.vision_config
+def _batched(model: Any, base: Any, inputs: Mapping[str, Tensor], cacher: CacheReuser | None) -> Work:
+    """LLaVA: every frame through SigLIP or CLIP, every patch through the projector, then pooled; or pooled first."""
+    vision, pixels = model.config.vision_config, inputs["pixel_values_videos"]
     frames = pixels.shape[0] * pixels.shape[1]
     n = (vision.image_size // vision.patch_size) ** 2
     tower, projector = base.vision_tower, base.multi_modal_projector
     layers = tower.encoder.layers
     embedding = tower.embeddings.patch_embedding.weight.numel()
     weights = embedding + _matrices(layers) + _matrices(projector)
-    operations = 2 * frames * n * weights + 4 * frames * n * n * vision.hidden_size * len(layers)
-    operations -= pixels.shape[0] * _saved(cacher, layers, vision.hidden_size, [None] * len(layers), n, pixels.shape[1])
-    out = frames * -((-vision.image_size // vision.patch_size // 2) ** 2) * model.config.text_config.hidden_size
+    seen = n + hasattr(tower.embeddings, "class_embedding")
+    projected = n // model.config.spatial_pool_stride**2 if hasattr(base, "vision_resampler") else n
+    operations = 2 * frames * (n * embedding + seen * _matrices(layers) + projected * _matrices(projector))
+    operations += 4 * frames * seen * seen * vision.hidden_size * len(layers)
+    operations -= pixels.shape[0] * _saved(
+        cacher, layers, vision.hidden_size, [None] * len(layers), seen, pixels.shape[1]
+    )
+    out = int(family_of(model).video_mask(model, inputs["input_ids"]).sum()) * model.config.text_config.hidden_size
     return Work(operations, _bytes(weights, pixels.numel() + out, tower))
 
 

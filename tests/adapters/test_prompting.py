@@ -82,6 +82,7 @@ class AssumesARate:
     """A processor in the manner of the Omni models': whatever the frames are, they come at its own rate."""
 
     video_processor = SimpleNamespace(temporal_patch_size=2)
+    model_input_names = ("input_ids", "pixel_values_videos")
 
     def apply_chat_template(self, *args: object, **kwargs: object) -> str:
         return "prompt"

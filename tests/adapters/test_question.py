@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from adapters.family import families
+from adapters.image_frames import VIDEO_OF_TOKEN
 from adapters.question import end_ids, question_mask, special_ids
 from compressors.base import Compression, Compressor
 from compressors.errors import InputError
@@ -92,10 +95,21 @@ def test_every_row_has_its_own(padding: str) -> None:
 
 def test_ids_named_by_configurations(family: tiny.Family) -> None:
     model = tiny.untouched(family)
-    assert set(special_ids(model)) >= {tiny.PAD, tiny.EOS, tiny.IMAGE, tiny.VIDEO}
+    media = {tiny.IMAGE} if VIDEO_OF_TOKEN in family.known.told else {tiny.IMAGE, tiny.VIDEO}
+    assert set(special_ids(model)) >= {tiny.PAD, tiny.EOS, *media}
     assert end_ids(model) == (tiny.EOS,)
     if family.mrope:
         assert set(special_ids(model)) >= {tiny.VISION_START, tiny.VISION_END}
+
+
+@pytest.mark.parametrize(("name", "opening"), [("internvl3", 1), ("smolvlm2", 2)])
+def test_marks_around_a_frame_are_no_question(name: str, opening: int) -> None:
+    """They have no name in the configuration; what is written before the first of them does."""
+    known = families()[name]
+    model = SimpleNamespace(config=SimpleNamespace(image_token_id=tiny.IMAGE))
+    ids = torch.tensor([[10, 11, *[60] * opening, M, M, 61, 12, *[60] * opening, M, M, 61, 13]])
+    media = known.media_mask(cast(Any, model), ids)
+    assert ids[~media].tolist() == [10, 11, 12, 13]
 
 
 def embedded(model: Any, ids: Tensor) -> Tensor:

@@ -101,8 +101,11 @@ def taps(family: tiny.Family, feature: Feature) -> None:
 
 
 def reuse(family: tiny.Family, feature: Feature) -> None:
-    """Where everything is computed anew a cacher changes nothing; a part reused, dropping goes on as ever."""
-    inputs, _, _ = case(family, "one")
+    """Where everything is computed anew a cacher changes nothing; a part reused, dropping goes on as ever.
+
+    Two videos: each is a stream of its own.
+    """
+    inputs, _, _ = case(family, "two")
     model, want = tiny.build(family), generated(tiny.build(family), inputs)
     with press(model, "none", cacher={"name": "stc", "update_ratio": 1.0}) as report:
         close(generated(model, inputs).logits, want.logits, EAGER)
