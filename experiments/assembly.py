@@ -76,6 +76,23 @@ def check_numbers(cfg: DictConfig) -> None:
             raise InputError(f"{key}={value} must be {what}, {least} or more.")
 
 
+def refuse_streams(cfg: DictConfig, *groups: str) -> None:
+    """Settings of streams, `memory` and `source`, where a task shows whole clips: they would do nothing.
+
+    Args:
+        cfg: the configuration.
+        groups: those that mean nothing to the task.
+
+    Raises:
+        InputError: one of them is chosen.
+    """
+    for group in groups:
+        name = OmegaConf.select(cfg, f"{group}.name", default="none")
+        if name != "none":
+            where = "task=stream or task=evaluate" if group == "memory" else "task=stream"
+            raise InputError(f"{group}={name} is for streams, and task={cfg.task.name} makes none: write {where}.")
+
+
 def layout_from(cfg: DictConfig) -> dict[str, str]:
     """Where kept tokens and newlines sit, as `press` takes it.
 

@@ -18,7 +18,7 @@ from adapters.prompting import prompts
 from adapters.video import read_video
 from compressors.build import build
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from, refuse_streams
 from experiments.benchmarking.inputs import FRAMES, Native, generated_file, native_prompt, question_of
 from experiments.benchmarking.mechanism import Measured, attaching, mechanism, memory_over_native
 from experiments.benchmarking.memory import PeakMemory
@@ -71,6 +71,7 @@ def run(cfg: DictConfig) -> None:
 def measure(cfg: DictConfig) -> dict[str, Any]:
     """The content of `result.json`."""
     check_numbers(cfg)
+    refuse_streams(cfg, "memory", "source")
     against = _against(cfg)
     if cfg.task.clock not in CLOCKS:
         raise InputError(f"task.clock={cfg.task.clock}: write {' or '.join(CLOCKS)}.")

@@ -20,7 +20,7 @@ from adapters.prompting import answers, prompts, questions_about
 from adapters.video import Video, VideoError, read_video
 from compressors.base import Compressor
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from, refuse_streams
 from experiments.datasets import Dataset, Sample, dataset_from
 from experiments.display import counting_bar, evaluation_tables
 from experiments.frames import auto_frames, fixed_frames
@@ -62,6 +62,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             where that can be known.
     """
     check_numbers(cfg)
+    refuse_streams(cfg, "source")
     in_session = streamed(cfg)
     budget, layout = budget_from(cfg), layout_from(cfg)
     main = compressor_from(cfg)

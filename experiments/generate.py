@@ -19,7 +19,7 @@ from adapters.report import Report
 from adapters.video import Video, read_video, video_size
 from compressors.base import Compressor
 from compressors.plan_budget import plan_budget
-from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from, refuse_streams
 from experiments.display import budget_chart, facts, progress_bar, stage_table
 from experiments.frames import AUTO, ChosenFrames, auto_frames
 from experiments.results import output_folder, versions, write_json
@@ -46,6 +46,7 @@ def answer_question(cfg: DictConfig) -> dict[str, Any]:
     """
     # Whatever can be wrong in the settings shows before anything slow starts.
     check_numbers(cfg)
+    refuse_streams(cfg, "memory", "source")
     budget, compressor, layout = budget_from(cfg), compressor_from(cfg), layout_from(cfg)
     clip = clip_from(cfg)
     torch.manual_seed(cfg.seed)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from adapters.errors import LoadError, UnsupportedError
 from compressors.errors import InputError
-from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from
+from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from, refuse_streams
 from experiments.display import facts, stage_table
 from experiments.frames import AUTO, fixed_frames, frames_setting
 from experiments.lmms import require
@@ -91,6 +91,7 @@ def check(cfg: DictConfig) -> None:
             number out of range.
     """
     check_numbers(cfg)
+    refuse_streams(cfg, "memory", "source")
     for key in ("video", "question"):
         if cfg[key] is not None:
             raise InputError(f"{key}={cfg[key]}: a benchmark brings its own; leave {key}= out or use task=generate.")

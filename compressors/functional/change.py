@@ -12,8 +12,9 @@ _TINY = 1e-12
 
 
 def row_norms(features: Tensor) -> Tensor:
-    """Euclidean norm of every place: `[..., N, C]` -> `[..., N]` float32."""
-    norms: Tensor = torch.linalg.vector_norm(features, dim=-1, dtype=torch.float32)
+    """Euclidean norm of every place: `[..., N, C]` -> `[..., N]` float32 (float64 of float64)."""
+    wide = torch.promote_types(features.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(features, dim=-1, dtype=wide)
     return norms
 
 

@@ -153,12 +153,15 @@ class Endpoint:
         """Errors as JSON; and nothing for pages of other origins, nor for names that were made to point here."""
         from aiohttp import web
 
-        own = urlsplit(f"//{request.host}").hostname
         origin = request.headers.get("Origin")
+        try:
+            own, theirs = urlsplit(f"//{request.host}").hostname, urlsplit(origin or "").netloc
+        except ValueError as error:
+            return _refusal(400, f"Host or Origin: {error}")
         try:
             if self._host in LOOPBACK and own not in LOOPBACK:
                 return _refusal(403, f"this endpoint answers to {', '.join(LOOPBACK)}, not to {own}")
-            if origin is not None and urlsplit(origin).netloc != request.host:
+            if origin is not None and theirs != request.host:
                 return _refusal(403, f"pages of {origin} may not use this endpoint")
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
@@ -222,7 +225,7 @@ async def _send(socket: web.WebSocketResponse, outgoing: asyncio.Queue[str | Non
 def _question(text: str, origin: str) -> Question:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}") from error
     return question_from(content, "ask", origin, timed=False)
 

@@ -18,6 +18,7 @@ from compressors.errors import InputError, VidpressError
 
 KEYS = {"at", "question", "expected", "max_new_tokens"}
 LONGEST = 4000  # characters
+MOST_TOKENS = 4096  # of an answer: its room is set aside before it begins, so nobody may ask for any number
 
 
 class Refused(VidpressError):
@@ -117,12 +118,16 @@ def question_from(content: Any, where: str, origin: str, *, timed: bool) -> Ques
         raise InputError(f"{where}: question must be a text that is not empty")
     if len(text) > LONGEST:
         raise InputError(f"{where}: a question has at most {LONGEST} characters, this one has {len(text)}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"{where}: question has half a character in it (a lone surrogate, \\ud800 to \\udfff)")
     at = content.get("at")
     if at is not None and (not _is_number(at) or not 0 <= at < math.inf):
         raise InputError(f"{where}: at={at} must be seconds from the start of the stream, 0 or more")
     tokens = content.get("max_new_tokens")
-    if tokens is not None and (not _is_number(tokens) or not isinstance(tokens, int) or tokens < 1):
-        raise InputError(f"{where}: max_new_tokens={tokens} must be a whole number, 1 or more")
+    if tokens is not None and (
+        not isinstance(tokens, int) or isinstance(tokens, bool) or not 1 <= tokens <= MOST_TOKENS
+    ):
+        raise InputError(f"{where}: max_new_tokens={tokens} must be a whole number, 1 to {MOST_TOKENS}")
     expected = content.get("expected")
     moment = (math.inf if at is None else float(at)) if timed else None
     return Question(text.strip(), moment, origin, None if expected is None else str(expected), tokens)

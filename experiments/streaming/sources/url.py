@@ -116,6 +116,13 @@ class UrlSource(Source):
 
 
 def without_password(url: str) -> str:
-    """The URL without a user's name and password."""
-    parts = urlsplit(url)
+    """The URL without a user's name and password.
+
+    Raises:
+        SourceError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"source.url cannot be read ({error}).", "missing") from error
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

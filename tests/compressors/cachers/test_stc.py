@@ -228,6 +228,22 @@ def test_bfloat16() -> None:
     torch.testing.assert_close(streamed(STC(update_ratio=1.0), video, tower=dense), dense(video), atol=0.1, rtol=0.05)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"similarity": "l2"}, {"reference": "nearest", "chunk": 2, "refresh_above": 0.9}], ids=str
+)
+def test_float64(settings: dict[str, Any]) -> None:
+    tower, dense = Tower(), Tower()
+    tower.layers.double()
+    dense.layers.double()
+    video = frames(6).double()
+    out = streamed(STC(update_ratio=0.3, **settings), video, tower=tower)
+    assert out.dtype == torch.float64
+    expected = streamed(STC(update_ratio=0.3, **settings), frames(6))
+    torch.testing.assert_close(out.float(), expected, atol=1e-4, rtol=1e-4)
+    everything = streamed(STC(update_ratio=1.0, **settings), video, tower=dense)
+    torch.testing.assert_close(everything, dense(video), atol=1e-12, rtol=1e-12)
+
+
 def test_buffers_stay_where_they_are() -> None:
     """A CUDA graph that was captured reads and writes fixed addresses."""
     tower, binding, _ = bound(STC(interval=2))

@@ -107,6 +107,9 @@ JSON = {"Content-Type": "application/json"}
         ({"json": {"question": "  "}}, 400, "question must be a text"),
         ({"json": {"question": "a", "at": 3}}, 400, "unknown at; known are max_new_tokens, question"),
         ({"json": {"question": "a", "max_new_tokens": True}}, 400, "max_new_tokens=True must be a whole number"),
+        ({"json": {"question": "a", "max_new_tokens": 5000}}, 400, "max_new_tokens=5000 must be a whole number, 1 to"),
+        ({"data": r'{"question": "\ud800"}', "headers": JSON}, 400, "half a character"),
+        ({"json": {"question": "a"}, "headers": {"Origin": "http://[bad"}}, 400, "Origin"),
         ({"json": {"question": "a" * 600}}, 413, "at most 500 bytes"),
         ({"data": "question=a"}, 415, "Content-Type: application/json"),
         ({"json": {"question": "a"}, "headers": {"Origin": "http://elsewhere.example"}}, 403, "may not use"),
@@ -127,6 +130,13 @@ def test_what_is_wrong_is_said(
     assert (found, reason in body["error"]) == (status, True), body
     assert bool(asking.asked) == (status in (422, 504) or "ended" in body["error"])
     assert all(future.cancelled() for future in asking.pending), "what nobody waits for is not asked"
+
+
+def test_json_too_deep_to_read(asking: Asking) -> None:
+    with made(asking, body_limit=200_000) as endpoint:
+        status, answer = post(endpoint, data="[" * 100_000, headers=JSON)
+    assert status == 400
+    assert "not JSON" in answer["error"]
 
 
 def test_a_failure_inside_gives_no_details_away(endpoint: Endpoint) -> None:

@@ -190,6 +190,8 @@ def test_a_url_that_nobody_serves_is_lost() -> None:
     with pytest.raises(SourceError, match="source=file"):
         UrlSource("a.mp4", options={}, open_timeout=1, read_timeout=1, reconnection=AT_ONCE).check()
     assert without_password("rtsp://me:secret@host:554/a?b=c") == "rtsp://host:554/a?b=c"
+    with pytest.raises(SourceError, match=r"source\.url cannot be read"):
+        without_password("rtsp://[bad/x")
 
 
 def piped(send: Callable[[int], None], timeout: float = 5.0) -> Collected:
