@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -87,8 +88,10 @@ class Gemma4(Family):
         for moment in video.timestamps:
             ids += [*f"{int(moment // 60):02d}:{int(moment % 60):02d} ".encode(), config.boi_token_id]
             ids += [*[config.video_token_id] * (rows * columns), config.eoi_token_id, *b" "]
-        return ids[:-1], {
+        media = {
             "pixel_values_videos": functional.pad(pixels.reshape(count, height * width, -1), (0, 0, 0, padding)),
             "video_position_ids": functional.pad(places, (0, 0, 0, padding), value=-1),
-            "num_frames_per_video": torch.tensor([count]),
         }
+        if "num_frames_per_video" in inspect.signature(self.base(model).forward).parameters:
+            return ids[:-1], media | {"num_frames_per_video": torch.tensor([count])}
+        return ids[:-1], {name: value.unsqueeze(0) for name, value in media.items()}  # transformers 5.17

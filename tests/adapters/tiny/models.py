@@ -69,7 +69,7 @@ def _master(name: str, attention: str, dtype: torch.dtype, vocabulary: int) -> A
 def build(
     family: Family, attention: str = "eager", dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY
 ) -> Any:
-    """A fresh tiny model; equal arguments give equal weights. What the shared one remembers of a prompt is not copied."""
+    """A fresh tiny model; equal arguments give equal weights. What the shared one remembers of prompts stays there."""
     model = copy.deepcopy(_master(family.name, attention, dtype, vocabulary))
     for module in model.modules():
         if getattr(module, "rope_deltas", None) is not None:
