@@ -84,7 +84,7 @@ def test_prefill_with_other_masks(family: tiny.Family, padding: str) -> None:
         if family.positions_need_mask:
             rows = [replace(row, positions=torch.arange(len(row.ids)).expand_as(row.positions)) for row in rows]
     if padding == "right":
-        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        for name in family.per_token:
             if name in inputs:
                 by_row = zip(inputs[name], rows, strict=True)
                 inputs[name] = torch.stack([value.roll(len(row.ids), dims=0) for value, row in by_row])
