@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, StaticCache
 
-from adapters.capture import CAPTURE, Capture
+from adapters.capture import CAPTURE, Capture, release
 from adapters.clock import WHOLE
 from adapters.entry import Entry, Newlines, Positions, is_padding_mask, measure, new_valid, prune, video_planes
 from adapters.errors import UnsupportedError
@@ -134,9 +134,10 @@ class Attachment(Places):
             self._family.repeat(output, same)
             # A method that looks at the question compresses for every row; others once for all.
             capture = capture.repeated(same) if self._asks else replace(capture, sharers=same)
+        capture.passing = self._call.generating
         setattr(output, CAPTURE, capture)
         if self._call.entry is not None:
-            self._call.entry.captures.append(capture)
+            self._call.entry.encoded.append(output)
         return output
 
     @contextmanager
@@ -182,7 +183,7 @@ class Attachment(Places):
             if call.first:
                 call.entry.started = self._report.clock.start("prefill", self._base.device)
             if encoded is not None:
-                call.entry.captures.append(getattr(encoded, CAPTURE))
+                call.entry.encoded.append(encoded)
         return (), values
 
     def _encoded(self, values: Mapping[str, Any]) -> Any:
@@ -254,12 +255,12 @@ class Attachment(Places):
 
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         entry = self._call.entry
-        if entry is None or not entry.captures:
+        if entry is None or not entry.encoded:
             return None
-        if len(entry.captures) > 1:
+        if len(entry.encoded) > 1:
             raise UnsupportedError("the vision tower ran twice on videos in one forward; vidpress expects one call.")
         self._refuse(entry)
-        capture = entry.captures[0]
+        capture: Capture = getattr(entry.encoded[0], CAPTURE)
         with self._stage("compress"):
             plan, measures = self._plan(entry, capture, kwargs)
             if plan.identity:
@@ -267,6 +268,11 @@ class Attachment(Places):
             kwargs, entry.result = prune(
                 self._model, kwargs, entry, plan, measures, self._family, self._positions, self._newlines
             )
+        if isinstance(entry.cache, StaticCache):
+            self._report.spare_slots = min(plan.dropped(row) for row in range(len(plan.rows)))
+        if capture.passing and entry.cache is not None:
+            # The base model holds what the tower gave until the decoder is through, and needs none of it any more.
+            release(entry.encoded.pop())
         return args, kwargs
 
     def _refuse(self, entry: Entry) -> None:

@@ -89,6 +89,7 @@ class Capture:
         numbers: what the prompt said about the videos when it was made (`Family.further`).
         sharers: rows of the prompt that ask about the same video and share its compression.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
+        passing: encoded by the `generate` that uses it, so nobody can use it again.
     """
 
     pieces: Sequence[Tensor]
@@ -99,6 +100,7 @@ class Capture:
     planner: object = None
     numbers: Sequence[int] = ()
     sharers: int = 1
+    passing: bool = False
 
     def repeated(self, times: int) -> Capture:
         """The same videos several times over, each to be compressed on its own."""
@@ -117,6 +119,13 @@ class Capture:
             Video(piece.reshape(t, h * w, piece.shape[-1]), (h, w), self.structure, tapped=fields)
             for piece, (t, h, w), fields in zip(self.pieces, geometry, tapped, strict=True)
         ]
+
+
+def release(output: Any) -> None:
+    """Let go of all that an encoder's output holds, whoever holds the output."""
+    delattr(output, CAPTURE)
+    for name in output:
+        output[name] = None
 
 
 def host_geometry(rows: Sequence[tuple[int, int, int]]) -> Tensor:

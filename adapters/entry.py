@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from adapters.capture import Capture
 from adapters.errors import UnsupportedError
 from adapters.family import Family
 from adapters.plan import Plan, front
@@ -41,7 +40,7 @@ class Entry:
         first: False when generation runs the same prompt again (no cache).
         generating: inside `generate`.
         cache: the cache in use.
-        captures: what the vision tower gave for this prompt.
+        encoded: what the vision tower gave for this prompt, each output with its `Capture`.
         result: the record to leave on the cache.
         started: when the forward began.
     """
@@ -55,7 +54,7 @@ class Entry:
     first: bool
     generating: bool
     cache: Any = None
-    captures: list[Capture] = field(default_factory=list)
+    encoded: list[Any] = field(default_factory=list)
     result: Record | None = None
     started: Any = None
 

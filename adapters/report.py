@@ -89,11 +89,14 @@ class Report:
         method: the compressor's name.
         parts: its parts, for the record.
         clock: stage times.
+        spare_slots: slots of the latest static cache that its prompt left empty, or None: such a cache is allocated for
+            the whole prompt, before the video is seen.
     """
 
     method: str
     parts: Mapping[str, str]
     clock: Clock = field(default_factory=Clock)
+    spare_slots: int | None = None
     _videos: deque[VideoReport] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _total: Totals = Totals()
     _reuse: tuple[int, int] | None = None
@@ -198,6 +201,11 @@ class Report:
             lines.append(f"  video {number}: {video.kept}/{video.tokens} on a {grid} grid; {budgets}")
         if self.reuse is not None:
             lines.append(f"  vision tower: {self.reuse:.1%} of its places reused from frames before")
+        if self.spare_slots is not None:
+            lines.append(
+                f"  static cache: allocated for the whole prompt, before the video was seen; compression left "
+                f"{self.spare_slots} of its slots empty"
+            )
         lines.append("  seconds: " + ", ".join(f"{stage} {value:.3f}" for stage, value in self.seconds.items()))
         return "\n".join(lines)
 

@@ -276,9 +276,12 @@ def test_a_second_turn_on_a_static_cache(family: tiny.Family, name: str) -> None
     inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
     model, more = tiny.build(family), new_text(len(layout))
     cache = transformers.StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=160)
-    with press(model, given):
+    with press(model, given) as report:
         first = generated(model, inputs, past_key_values=cache)
         second = generated(model, second_turn(inputs, first, more), past_key_values=cache)
+    if len(report.videos) == len(layout):
+        assert report.spare_slots == min(video.tokens - video.kept for video in report.videos)
+    assert f"{report.spare_slots} of its slots" in str(report)
     check_second_turn(family, wanted(family, inputs, given), more, second)
 
 

@@ -82,12 +82,22 @@ class LiveBytes(TorchDispatchMode):
         return out
 
 
-def test_what_a_press_holds_beyond_the_native_prompt_is_what_the_library_holds() -> None:
-    """The embeddings at full length and, as the library keeps them, the features twice and the tower's last layer."""
+def wide_qwen() -> Any:
     described = json.loads((Path(__file__).parents[1] / "tiny_qwen2vl.json").read_text())
     described["text_config"] |= {"hidden_size": 256, "num_attention_heads": 32, "num_key_value_heads": 4}
     described["vision_config"]["hidden_size"] = 256
-    model = load_random(described, device="cpu", dtype="float32")
+    return described
+
+
+def wide_llava() -> Any:
+    described = tiny.build(tiny.FAMILIES["llava_onevision"]).config.to_dict()
+    described["text_config"] |= {"hidden_size": 256, "head_dim": 64, "vocab_size": 400}
+    return described
+
+
+@pytest.mark.parametrize("described", [wide_qwen, wide_llava])
+def test_a_press_holds_the_embeddings_and_the_features_beyond_the_native_prompt(described: Any) -> None:
+    model = load_random(described(), device="cpu", dtype="float32")
     frames = torch.zeros(8, 280, 280, 3, dtype=torch.uint8)
     video = Video(frames, tuple(map(float, range(8))), 1.0, 8.0, Path("x"))
     inputs = prompt(LayoutProcessor(model), "What?", video)
@@ -95,18 +105,17 @@ def test_what_a_press_holds_beyond_the_native_prompt_is_what_the_library_holds()
     native = native_prompt(model, inputs, visual // 4)
     kept_apart = [*model.parameters(), *model.buffers(), *inputs.values(), *native.inputs.values()]
 
-    def peak(opened: Any, given: dict[str, torch.Tensor], *stages: str) -> int:
+    def peaks(opened: Any, given: dict[str, torch.Tensor]) -> dict[str, int]:
         with opened as told:
             counting = LiveBytes({tensor.untyped_storage().data_ptr() for tensor in kept_apart})
             getattr(told, "clock", told).watcher = counting.watch
             with counting:
                 model.generate(**given, max_new_tokens=3)
-        return max(counting.peaks[stage] for stage in stages)
+        return {"compress": 0, **counting.peaks}
 
-    floor = peak(timed(model), native.inputs, "prefill", "decode")
-    pressed = peak(press(model, "random", retention=0.25), inputs, "compress", "prefill", "decode")
-    whole = peak(timed(model), inputs, "prefill", "decode")
-    token, patch = 256 * 4, 32 * 4
-    held = length * token + 2 * visual * token + 4 * visual * patch
-    assert 0 < pressed - floor <= 1.05 * held
-    assert pressed < whole
+    floor, whole = peaks(timed(model), native.inputs), peaks(timed(model), inputs)
+    pressed = peaks(press(model, "random", retention=0.25), inputs)
+    token = 256 * 4
+    assert max(pressed["compress"], pressed["prefill"]) - floor["prefill"] <= (length + visual) * token
+    assert pressed["decode"] - floor["decode"] <= visual * token  # LLaVA's output carries the features for a step
+    assert pressed["prefill"] < whole["prefill"]
