@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from adapters.attention import one_sequence
 from adapters.errors import UnsupportedError
 from adapters.family import Family
 from adapters.plan import Plan, front
@@ -154,9 +155,10 @@ def prune(
 ) -> tuple[dict[str, Any], Record]:
     """The decoder's arguments without the dropped tokens, and the record for the cache.
 
-    Rows are padded on the left to the longest. Every argument with a `[B, L, …]` shape follows; the mask handed over
-    is always an explicit 2-D one, from which the decoder builds what its attention needs, or what the family builds
-    from that one (`Family.decoder_mask`).
+    Rows are padded on the left to the longest. Every argument with a `[B, L, …]` shape follows. The mask handed over
+    is a 2-D one, from which the decoder builds what its attention needs, or what the family builds from that one
+    (`Family.decoder_mask`); none where there is no padding and a cache: the library would look at every value of a mask
+    of ones, and without a cache it takes gaps in the positions for several sequences.
     """
     embeds: Tensor = kwargs["inputs_embeds"]
     rows, length = embeds.shape[:2]
@@ -213,14 +215,17 @@ def prune(
         # The text row only tells masks where sequences start; gaps in it would look like several sequences.
         ids = torch.cat([(start + (present.long().cumsum(1) - 1).clamp(min=0)).unsqueeze(0), ids[1:]])
     out["position_ids"] = ids
-    out["attention_mask"] = slots.long()
+    ragged = mask is not None or len(set(kept)) > 1
+    bare = not ragged and kwargs.get("past_key_values") is not None
+    out["attention_mask"] = None if bare else slots.long()
+    if rows == 1 and ids.ndim == 2 and positions == "original":
+        out |= one_sequence(family.decoder(model), measures.past, slot.shape[1], embeds.device)
     marks = {
         name: functional.pad(_take(value[:, -length:].to(index.device), index) * present, (measures.past, 0))
         for name in family.token_marks
         if (value := entry.arguments.get(name)) is not None
     }
     out["attention_mask"] = family.decoder_mask(model, out, marks)
-    ragged = mask is not None or len(set(kept)) > 1
     return out, Record(start + length, slots, ragged, deltas, moved)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from adapters.attention import one_sequence
 from adapters.family import Family
 from adapters.streaming.form import Kept, Part, Piece, text_positions
 from adapters.streaming.memory.base import Asked
@@ -92,6 +93,8 @@ class LanguageModel:
                 "visual_pos_masks": torch.cat(visual).unsqueeze(0),
                 "deepstack_visual_embeds": [plane.to(self.device) for plane in kept.planes],
             }
+        if positions.shape[0] == 1 and kept is not None:  # a pruner leaves jumps in them
+            extra |= one_sequence(self.decoder, int(cache.get_seq_length()), positions.shape[1], self.device)
         output = self.decoder(
             inputs_embeds=torch.cat(embedded).unsqueeze(0),
             position_ids=positions.unsqueeze(1) if positions.shape[0] > 1 else positions,

@@ -32,7 +32,6 @@ from adapters.streaming.memory.units import Vector
 from adapters.streaming.rotation import Rotation
 from adapters.streaming.settings import (
     check_choices,
-    check_gaps,
     checked_chunk,
     checked_fps,
     checked_times,
@@ -119,7 +118,6 @@ class StreamSession:
         axes = 3 if family.mrope else 1
         framed = family.position_groups == "frame"
         check_choices(form, text_position, positions, axes, label)
-        check_gaps(model, self._pruner, positions, axes)
         vision = model.config.vision_config
         self._form = Form(
             kind=form,

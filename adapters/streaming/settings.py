@@ -9,7 +9,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from adapters.errors import UnsupportedError
 from adapters.family import family_of
 from adapters.press import check_supplies
 from compressors import BuildError, Compressor, InputError, RequirementError, build
@@ -34,10 +33,6 @@ def compressor_of(
         )
     check_supplies(model, family_of(model), compressor)
     return compressor
-
-
-def _flash(model: PreTrainedModel) -> bool:
-    return "flash" in str(model.config.get_text_config()._attn_implementation)
 
 
 def tower_needs(compressor: Compressor | None) -> frozenset[Requirement]:
@@ -65,19 +60,6 @@ def check_choices(form: str, text_position: str, positions: str, axes: int, labe
         label.format(start=0.0, end=1.0)
     except (KeyError, IndexError, ValueError) as error:
         raise BuildError(f"label={label!r}: only {{start}} and {{end}} can stand in it.") from error
-
-
-def check_gaps(model: PreTrainedModel, pruner: Compressor | None, positions: str, axes: int) -> None:
-    """Refuse gaps in 1-D positions where the attention in use would misread them.
-
-    Raises:
-        UnsupportedError: naming what to use instead.
-    """
-    if axes == 1 and pruner is not None and positions == "original" and _flash(model):
-        raise UnsupportedError(
-            f"FlashAttention takes gaps in 1-D positions for the start of another sequence, and the pruner leaves "
-            f"such gaps in {type(model).__name__}: use positions=contiguous, or load the model with sdpa."
-        )
 
 
 def checked_chunk(chunk: int | None, group: int) -> int | None:

@@ -25,7 +25,7 @@ from tests.adapters.harness import generated
 from tests.adapters.test_press import snapshot
 from vidpress import AlreadyPressed, press
 
-pytestmark = pytest.mark.core
+pytestmark = pytest.mark.core("qwen3_5", "minicpmv4_6")  # and recurrent layers
 READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__iter__", "nonzero"}
 CACHES: dict[str, dict[str, Any]] = {"dynamic": {}, "static": {"cache_implementation": "static"}}
 PER_STEP = 3  # kernel launches that a press may add to a decoding step
@@ -70,8 +70,11 @@ def per_prompt_and_step(mode: type[Any], model: Any, inputs: dict[str, Tensor], 
 
 @pytest.mark.parametrize("layout", ["one", "two", "padded", "ragged"])
 @pytest.mark.parametrize("cache", CACHES)
-def test_one_more_read_per_prompt_and_none_per_step(family: tiny.Family, layout: str, cache: str) -> None:
-    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS[layout])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_one_more_read_per_prompt_and_none_per_step(
+    family: tiny.Family, layout: str, cache: str, attention: str
+) -> None:
+    model, inputs = tiny.build(family, attention), tiny.prompt(family, tiny.LAYOUTS[layout])
     generated(model, inputs, 1, **CACHES[cache])
     if family.name.endswith("moe"):
         pytest.skip("how many experts are read depends on the tokens")
@@ -79,7 +82,12 @@ def test_one_more_read_per_prompt_and_none_per_step(family: tiny.Family, layout:
     with press(model, "random", retention=0.25):
         pressed = per_prompt_and_step(HostReads, model, inputs, **CACHES[cache])
     assert plain[0] > 0
-    assert pressed[0] <= plain[0] + 1
+    # For a static cache the library has made the masks of the whole prompt by then; where there is a mask (of padding,
+    # or of ones in older releases), it is looked at again to make those of the shorter one.
+    masked = cache == "static" and (layout in ("padded", "ragged") or not BARE_PROMPTS)
+    looks = 1 if BARE_PROMPTS else 2  # for padding in front; of ones also behind
+    masks = looks * (attention == "sdpa") + (not family.known.masking)  # recurrent layers have one of their own
+    assert pressed[0] <= plain[0] + 1 + masked * masks
     assert pressed[1] == plain[1]
 
 

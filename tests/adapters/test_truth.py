@@ -81,6 +81,7 @@ def test_generation_is_the_library_s(family: tiny.Family, layout: tiny.Rows, pre
         close(out.logits[b], want.logits, precision)
 
 
+@pytest.mark.needs("beams")
 def test_beam_search_is_the_library_s(family: tiny.Family, layout: tiny.Rows) -> None:
     beams_work(family, layout)
     model, inputs = tiny.build(family), tiny.prompt(family, layout)

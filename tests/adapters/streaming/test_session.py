@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapters.errors import AlreadyPressed, UnsupportedError
+from adapters.errors import AlreadyPressed
 from adapters.streaming import SaveError, StreamError, StreamSession, build_memory
 from adapters.streaming.wording import wording_of
 from compressors import BudgetError, BuildError, InputError, RequirementError, compress
@@ -499,14 +499,6 @@ def test_positions_of_choice() -> None:
     stream = session(llava, reader, positions="contiguous", pruner="random", tokens=2, chunk=1)
     stream.feed(frames(6))
     assert stream._store.tail == (len(b"user\n") + 12,)
-
-
-def test_gaps_that_flash_attention_would_take_for_another_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, processor = model_and_processor(tiny.FAMILIES["llava_onevision"])
-    monkeypatch.setattr(model.config.text_config, "_attn_implementation_internal", "flash_attention_2")
-    with pytest.raises(UnsupportedError, match="use positions=contiguous"):
-        session(model, processor, pruner="stc_pruner")
-    session(model, processor, pruner="stc_pruner", positions="contiguous")
 
 
 def test_memories_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import transformers
@@ -15,6 +16,9 @@ class Qwen35(Qwen3VL):
     model_class = "Qwen3_5ForConditionalGeneration"
     core = False
     tolerance = 1e-5  # recurrences are computed in float32, a step at a time and in chunks; 4.3e-6 was seen
+    skips: Mapping[str, str] = {
+        "test_a_second_turn_with_several_answers": "the library cannot repeat the states of its recurrent layers",
+    }
     vision: ClassVar[dict[str, Any]] = {
         **VISION,
         "hidden_size": 16,
