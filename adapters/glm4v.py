@@ -8,16 +8,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation.utils import GenerationMixin
 
 from adapters.family import register_family
 from adapters.qwen2_vl import Qwen2VL
-from adapters.support import Feature
+from adapters.support import ENCODES_BEFORE_EXPANDING, Feature
 from adapters.video import Video
-
-# Versions that encode before they expand count `video_token_id` in the prompt to find each sample's videos, and there
-# is none: all video features are lost.
-_LOSES_VIDEOS = hasattr(GenerationMixin, "_expand_multimodal_outputs")
 
 
 @register_family
@@ -34,9 +29,10 @@ class GLM4V(Qwen2VL):
     streams = False
     layout = "one run of image tokens per group of two frames, timestamps between; no images beside a video"
     position_groups = "frame"
+    # To find each sample's videos the library counts `video_token_id` in the prompt, and there is none.
     refuses: ClassVar[Mapping[Feature, str]] = (
         {"beams": "newer versions of transformers lose GLM's video features when they repeat a prompt"}
-        if _LOSES_VIDEOS
+        if ENCODES_BEFORE_EXPANDING
         else {}
     )
 

@@ -16,12 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation.utils import GenerationMixin
 
 from adapters.capture import Capture, Video, host_geometry
 from adapters.errors import UnsupportedError
 from adapters.family import Family, with_marks
-from adapters.support import Feature
+from adapters.support import ENCODES_BEFORE_EXPANDING, Feature
 from compressors.errors import InputError
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query
 
@@ -41,7 +40,7 @@ class ImageFrames(Family):
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     refuses: ClassVar[Mapping[Feature, str]] = (
         {}
-        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
+        if ENCODES_BEFORE_EXPANDING
         else {"beams": "this version of transformers repeats pixel_values picture by picture; 5.23 does not"}
     )
     told = (VIDEO_OF_TOKEN,)

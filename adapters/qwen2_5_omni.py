@@ -7,15 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation.utils import GenerationMixin
 
 from adapters.family import Family, register_family
 from adapters.qwen2_5_vl import Qwen25VL
-from adapters.support import Feature
+from adapters.support import ENCODES_BEFORE_EXPANDING, Feature
 from adapters.video import Video
 
-# Versions that expand before they encode repeat each patch of a video instead of each video.
-_REPEATS_VIDEOS = hasattr(GenerationMixin, "_expand_multimodal_outputs")
 SHARED_TIME = (
     "with use_audio_in_video, sound and picture share a time axis, and closing the picture's gaps would part them: "
     "use positions='original'"
@@ -36,7 +33,9 @@ class Thinker(Family):
     token_types = False
     streams = False
     refuses: ClassVar[Mapping[Feature, str]] = (
-        {} if _REPEATS_VIDEOS else {"beams": "older versions of transformers repeat a video's patches in a wrong order"}
+        {}
+        if ENCODES_BEFORE_EXPANDING
+        else {"beams": "older versions of transformers repeat a video's patches in a wrong order"}
     )
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from transformers import GenerationMixin
+
 Feature = Literal[
     "pruning",
     "merging",
@@ -18,3 +20,7 @@ Feature = Literal[
     "streaming",
 ]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
+
+ENCODES_BEFORE_EXPANDING = hasattr(GenerationMixin, "_expand_multimodal_outputs")
+"""Whether this transformers encodes media once and then repeats what came out for every beam (from 5.23); before, it
+repeated the pixels."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.generation.utils import GenerationMixin
 
 from adapters.capture import Capture
 from adapters.capture import Video as CapturedVideo
 from adapters.errors import UnsupportedError
 from adapters.family import Family, register_family
 from adapters.micro.processing import patchify
+from adapters.support import ENCODES_BEFORE_EXPANDING
 from adapters.tower import Tower
 from adapters.video import Video
 from compressors.errors import InputError
@@ -38,7 +38,7 @@ class VideoLlama3(Family):
     layout = "a run per frame after `Time <t>s:`, of different lengths where the processor left out what did not change"
     refuses = (
         {"beams": "this version of transformers mixes up video_compression_mask when it repeats a prompt"}
-        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
+        if ENCODES_BEFORE_EXPANDING
         else {}
     )
 

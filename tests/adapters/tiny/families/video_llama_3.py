@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers.generation.utils import GenerationMixin
 
+from adapters.support import ENCODES_BEFORE_EXPANDING
 from tests.adapters.tiny.family import IMAGE, PATCH, TEXT, VIDEO, Family, text_ids
 from tests.adapters.tiny.segments import Image, Segment, Video, images, videos
 
@@ -21,7 +21,7 @@ class VideoLlama3(Family):
     encoder_parameters = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
     skips = (
         {"test_beams_keep_the_encoder_s_object": "the library fails on beams where the mask leaves tokens out"}
-        if hasattr(GenerationMixin, "_expand_multimodal_outputs")
+        if ENCODES_BEFORE_EXPANDING
         else {}
     )
     absent = frozenset({"logits_to_keep"})
