@@ -137,10 +137,12 @@ class Feeder(threading.Thread):
                 "tokens_used": answer.tokens_used,
                 "error": None,
             }
-        except VidpressError as error:
-            # One question that cannot be answered is no reason to end the stream.
-            spent = time.monotonic() - started
-            record |= {"answer": None, "seconds": spent, "tokens_used": None, "error": str(error)}
+        except (VidpressError, torch.OutOfMemoryError) as error:
+            # One question that cannot be answered is no reason to end the stream: the session is as it was.
+            spent, said = time.monotonic() - started, str(error)
+            if not isinstance(error, VidpressError):
+                said = "the device is out of memory: lower memory.budget or memory.recent, or max_new_tokens"
+            record |= {"answer": None, "seconds": spent, "tokens_used": None, "error": said}
         except BaseException as error:
             asked.answered.set_exception(error)
             raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import av
+import torch
 
 from adapters.live_video import Picture
 from adapters.streaming.status import Seconds
@@ -70,6 +71,8 @@ class Session:
     def ask(self, question: str, *, max_new_tokens: int) -> Answer:
         if question == "impossible":
             raise InputError("this cannot be answered")
+        if question == "large":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         if question == "fatal":
             raise RuntimeError("out of order")
         self.asked.append((question, len(self.numbers)))

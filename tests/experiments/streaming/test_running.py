@@ -149,11 +149,12 @@ def test_questions_are_asked_at_their_times() -> None:
 
 def test_a_question_that_cannot_be_answered_is_told_and_the_stream_goes_on() -> None:
     session = Session()
-    stream, watched = ran(Made(20), session, Question("impossible", 1.0), Question("fine", math.inf))
-    assert [(answer["answer"] is None, answer["error"]) for answer in watched.answers] == [
-        (True, "this cannot be answered"),
-        (False, None),
-    ]
+    questions = [Question("impossible", 0.5), Question("large", 1.0), Question("fine", math.inf)]
+    stream, watched = ran(Made(20), session, *questions)
+    first, second, third = ((answer["answer"] is None, answer["error"]) for answer in watched.answers)
+    assert (first, third) == ((True, "this cannot be answered"), (False, None))
+    assert second[0]
+    assert "out of memory: lower memory.budget" in second[1]
     assert (len(session.numbers), stream.error) == (20, None)
 
 
