@@ -132,7 +132,8 @@ class Family(ABC):
 
         Args:
             model: the whole model.
-            kwargs: the decoder's arguments without the dropped tokens; the mask among them is a 2-D one.
+            kwargs: the decoder's arguments without the dropped tokens; the mask among them is a 2-D one, or None
+                where nothing is padding.
             marks: `token_marks` that were given, `[B, past + K]`, zero for padding and for what the cache holds.
         """
         if not marks:
