@@ -225,7 +225,7 @@ def test_a_head_that_is_not_the_embeddings_is_not_dropped(tmp_path: Path) -> Non
         (None, "bilinear", None, "bilinear", "config.json"),
         ("frame", "max", None, "max", "config.json"),
         (None, None, "max", "max", "asked for"),
-        (None, None, None, None, "neither mm_spatial_pool_mode nor .* --pool average|max|bilinear"),
+        (None, None, None, None, r"neither mm_spatial_pool_mode nor .* --pool average\|max\|bilinear"),
         ("frame", None, None, None, "neither mm_spatial_pool_mode nor"),
         ("no_token", None, None, None, "neither mm_spatial_pool_mode nor"),
         ("one_token", None, "config", None, "does not say mm_spatial_pool_mode"),
@@ -333,7 +333,9 @@ def test_the_command_says_what_was_taken_from_where(
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("not used: ") for line in lines) == 16 + 2
     assert "newline_position: grid (config.json)" in lines
-    assert any(re.match(r"spatial_pool_mode: average \(.*LLaVA-Video.*says bilinear.*--pool config", line) for line in lines)
+    assert any(
+        re.match(r"spatial_pool_mode: average \(.*LLaVA-Video.*says bilinear.*--pool config", line) for line in lines
+    )
     assert lines[-2:] == ["a frame: 5×5 patches, 2×2 tokens", f"written: {tmp_path / 'new'}"]
 
 
