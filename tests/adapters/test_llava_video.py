@@ -95,6 +95,25 @@ def test_features_are_projected_pooled_and_given_newlines(
         assert placeholders(3, side, newlines) == len(wanted)
 
 
+@pytest.mark.parametrize("stride", [*(pytest.param(stride, marks=pytest.mark.slow) for stride in (1, 2)), 3])
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("newlines", NEWLINES)
+def test_pruned_and_merged_in_every_setting(newlines: NewlinePosition, pool: PoolMode, stride: int) -> None:
+    """The contract at its shortest, from 25 tokens per frame to one; the whole of it is run on the tiny families."""
+    setting = {"name": "a setting", "position": newlines, "pool": pool, "stride": stride}
+    family: tiny.Family = type("Setting", (type(GRID),), setting)()
+    layout, kind = tiny.LAYOUTS["mixed"], Given if stride == 2 else GivenMerge
+    inputs, given = tiny.prompt(family, layout), kind(tiny.ragged_keeps(family, layout))
+    model, reference = in_setting(newlines, pool, stride), in_setting(newlines, pool, stride)
+    with press(model, given):
+        out = generated(model, inputs)
+    results = truth.compress(reference, family, inputs, given)
+    for b, row in enumerate(truth.rows(reference, family, inputs)):
+        want = truth.greedy(reference, truth.pruned(row, results), STEPS)
+        assert out.tokens[b].tolist() == want.tokens.tolist(), f"row {b}"
+        close(out.logits[b], want.logits, EAGER)
+
+
 @pytest.mark.parametrize("stride", [2, 3])
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("patches", [6, 7, 27])

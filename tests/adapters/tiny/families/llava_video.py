@@ -107,12 +107,4 @@ class GridBilinear(LlavaVideo):
     pool = "bilinear"
 
 
-class OnePerFrame(LlavaVideo):
-    """The coarsest grid: a token per frame and a newline after each, as many structural tokens as visual ones."""
-
-    name = "llava_video_grid_max_stride_3"
-    setting = True
-    pool, stride = "max", 3
-
-
-FAMILIES = (LlavaVideo(), Frame(), OneToken(), NoToken(), GridBilinear(), OnePerFrame())
+FAMILIES = (LlavaVideo(), Frame(), OneToken(), NoToken(), GridBilinear())
