@@ -128,7 +128,7 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
 
 
-def _tensor(files: Iterable[Path], key: str) -> torch.Tensor:
+def _tensor(files: Iterable[Path], key: str) -> Any:
     """A weight, from whichever file it is in."""
     for file in files:
         with safe_open(file, framework="pt") as stored:

@@ -193,12 +193,13 @@ def _pooling(described: Mapping[str, Any], pool: str | None) -> tuple[str, str]:
         return str(said), "config.json"
     if pool == "config":
         raise LoadError(f"config.json does not say mm_spatial_pool_mode: choose with --pool {choices}.")
-    if newlines not in PRACTICE:
+    practice = PRACTICE.get(str(newlines))
+    if practice is None:
         raise LoadError(
             "config.json says neither mm_spatial_pool_mode nor an mm_newline_position from which it follows "
             f"({', '.join(PRACTICE)}): choose with --pool {choices}."
         )
-    mode, name = PRACTICE[newlines]
+    mode, name = practice
     aside = "" if said is None else f"; config.json says {said}, as it was trained: --pool config"
     return mode, f"newlines of {name}, which its release runs with this{aside}"
 
