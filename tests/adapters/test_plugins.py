@@ -10,6 +10,7 @@ import torch
 
 from adapters import UnsupportedError, families, family, family_of
 from adapters.llava_onevision import LlavaOnevision
+from compressors.errors import BuildError
 from experiments.tables import models_table
 from tests.adapters import tiny
 from vidpress import press
@@ -56,6 +57,16 @@ def test_a_family_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad(), press(model, "vidcom2", retention=0.5) as report, press(ours, "vidcom2", retention=0.5):
         assert torch.equal(model(**inputs).logits, ours(**inputs).logits)
     assert report.kept < report.visual
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "match"),
+    [("absent", "Absent", "'absent'.*could not be imported"), ("other", "Foreign", "'other'.*with that name")],
+)
+def test_a_plugin_that_is_none(monkeypatch: pytest.MonkeyPatch, name: str, cls: str, match: str) -> None:
+    installed(monkeypatch, **{name: cls})
+    with pytest.raises(BuildError, match=match):
+        families()
 
 
 def test_a_model_type_that_is_covered_already(monkeypatch: pytest.MonkeyPatch) -> None:
