@@ -46,15 +46,15 @@ class Native:
 
 
 def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
-    """The prompt without its last V - K placeholders in each row, and a video that has as much of the other K as can be.
+    """The prompt without its last V - K placeholders in each row, and a video that has the other K as far as can be.
 
     What it costs is what a compressed prompt should cost: as many tokens, text and structural ones included, and no
     compression. Where a grid says how large a video is (Qwen-VL, GLM, VideoLLaMA3) it is one of K tokens: the most
     temporal groups (at most those of the prompt) into which K can be divided, each as square as it can be. Elsewhere
     frames have a number of tokens of their own: as many whole frames as K holds, and text for the rest, which the
-    language model takes no differently; K tokens of text where K is less than a frame, or where it is not known here how
-    pixels are cut. Pixels are the prompt's own, cut short; the vision tower works less than the compressed prompt's,
-    so only what comes after it compares.
+    language model takes no differently; K tokens of text where K is less than a frame, or where it is not known here
+    how pixels are cut. Pixels are the prompt's own, cut short; the vision tower works less than the compressed
+    prompt's, so only what comes after it compares.
 
     Args:
         model: the model, for its family.
@@ -116,7 +116,7 @@ def native_prompt(model: Any, inputs: dict[str, Tensor], kept: int) -> Native:
 
 
 def _frames(media: dict[str, Tensor], runs: int) -> int:
-    """Temporal groups of a row's video: what a grid says, or stacked pixels `[V, F, 3, H, W]`, or runs in the prompt."""
+    """Temporal groups of a row's video: of a grid, of stacked pixels `[V, F, 3, H, W]`, or runs in the prompt."""
     if "video_grid_thw" in media:
         return int(media["video_grid_thw"][0, 0])
     pixels = media.get("pixel_values_videos")

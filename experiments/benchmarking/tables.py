@@ -165,7 +165,8 @@ def _memory_sheet(result: Mapping[str, Any]) -> Sheet:
         f"Peak memory in MB over what was held before the run ({result['peak_source']})",
         ("stage", *variants),
         tuple(rows),
-        f"whole generate: outside the other stages. video decode and preprocess: {result['shared_source']}, each alone.",
+        "whole generate: outside the other stages. video decode and preprocess: over what was held before each, "
+        f"{result['shared_source']}.",
     )
 
 

@@ -226,8 +226,7 @@ def _saved(
 
 
 def _matrices(module: nn.Module) -> int:
-    """Entries of all matrices and convolutions, tables of positions not: what every row that passes is multiplied with.
-    """
+    """Entries of all matrices and convolutions, but of no table: what every row that passes is multiplied with."""
     apart = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     return sum(weight.numel() for weight in module.parameters() if weight.ndim >= 2 and id(weight) not in apart)
 
