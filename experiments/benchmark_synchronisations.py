@@ -4,10 +4,10 @@
 
 Random weights, a random video. PyTorch is told to warn at every operation that waits for the device
 (`torch.cuda.set_sync_debug_mode("warn")`), and the warnings are counted, with the line of Python that they come from.
-It sees what goes through PyTorch (`item`, `tolist`, `nonzero`, copies to the host, waiting for a stream); it does not see
-`torch.cuda.synchronize`, waiting for events (a report reads those of a press when it is asked for times), or what other
-libraries' kernels do by themselves. A step's count is that of a longer answer less that of a shorter one, per token;
-a prompt's is the rest. The bar: a press adds at most one per prompt, and none per step.
+It sees what goes through PyTorch (`item`, `tolist`, `nonzero`, copies to the host, waiting for a stream); it does not
+see `torch.cuda.synchronize`, waiting for events (a report reads those of a press when it is asked for times), or what
+other libraries' kernels do by themselves. A step's count is that of a longer answer less that of a shorter one, per
+token; a prompt's is the rest. The bar: a press adds at most one per prompt, and none per step.
 """
 
 from __future__ import annotations

@@ -167,10 +167,10 @@ def _shortened(media: dict[str, Tensor], rows: int, frames: int, t: int) -> dict
         return value[:, :t].contiguous()
 
     def packed(value: Tensor) -> Tensor:  # [V·F·…, …]
-        return value.unflatten(0, (rows, frames, -1))[:, :t].flatten(0, 2)
+        return value.reshape(rows, frames, -1, *value.shape[1:])[:, :t].flatten(0, 2)
 
     def side_by_side(value: Tensor) -> Tensor:  # [1, 3, P, V·F·…]
-        return value.unflatten(3, (rows, frames, -1))[:, :, :, :, :t].flatten(3, 5)
+        return value.reshape(*value.shape[:3], rows, frames, -1)[:, :, :, :, :t].flatten(3, 5)
 
     def counting(value: Tensor) -> Tensor:  # of frames per video
         return torch.full_like(value, t)
@@ -181,7 +181,7 @@ def _shortened(media: dict[str, Tensor], rows: int, frames: int, t: int) -> dict
     def pooling(value: Tensor) -> Tensor:  # indices that count through the patches of all frames; -1 is none
         patches = media["pixel_values_videos"].shape[1]
         before = (torch.arange(rows, device=value.device) * (frames - t) * patches).view(rows, 1, 1, 1)
-        parts = value.unflatten(0, (rows, frames, -1))[:, :t]
+        parts = value.reshape(rows, frames, -1, value.shape[1])[:, :t]
         return torch.where(parts >= 0, parts - before, parts).flatten(0, 2)
 
     along = stacked if all(value.shape[:2] == (rows, frames) for value in media.values()) else packed

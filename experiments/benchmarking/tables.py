@@ -150,7 +150,7 @@ def _work_row(title: str, work: Mapping[str, int] | None, seconds: float) -> tup
         return (title, "not counted", "not counted", "–", "–")
     counted = (f"{work['operations'] / 1e9:,.2f}" if work["operations"] else "–", f"{work['bytes'] / 1e9:,.3f}")
     reached = (work[what] / seconds / 1e9 if seconds else 0.0 for what in ("operations", "bytes"))
-    return (title, *counted, *(f"{rate:,.1f}" if rate else "–" for rate in reached))
+    return (title, *counted, *(f"{rate:,.{1 if rate >= 10 else 2}f}" if rate else "–" for rate in reached))
 
 
 def _memory_sheet(result: Mapping[str, Any]) -> Sheet:

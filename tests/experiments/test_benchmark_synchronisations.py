@@ -61,11 +61,10 @@ def test_without_a_gpu_it_says_so_and_fails(
 
 def test_each_wait_is_counted_at_its_line_and_other_warnings_are_shown(gpu: WarningDevice) -> None:
     values = torch.arange(3)
-    with warnings.catch_warnings(record=True) as shown:
-        with counting() as places:
-            for _ in range(5):
-                values.sum().item()
-            warnings.warn("something else", UserWarning, stacklevel=1)
+    with warnings.catch_warnings(record=True) as shown, counting() as places:
+        for _ in range(5):
+            values.sum().item()
+        warnings.warn("something else", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in shown] == ["something else"]
     assert places.total() == 5
     (line,) = places

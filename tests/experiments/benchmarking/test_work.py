@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from adapters.family import family_of
 from compressors.errors import InputError
 from experiments.benchmarking.work import countable, encoder_work, prefill_work, step_work
 from tests.adapters import tiny
+from tests.adapters.tiny.families.gemma4 import Gemma4Blocks
 from vidpress import press
 
 LAYOUT = ((tiny.Text(3), tiny.Video(4, 3, 5), tiny.Text(4)), (tiny.Text(3), tiny.Video(4, 3, 5), tiny.Text(4)))
@@ -137,6 +139,27 @@ def test_layers_without_keys_see_the_last_token_alone_where_masks_can_be_cut(ker
     layers = [2 * sum(w.numel() for w in layer.parameters() if w.ndim == 2) for layer in decoder.layers]
     pairs = [(36 - 25) if index < shared else 1 for index in range(4)]
     assert long - short == first + sum(layers[:shared]) + heads * sum(pairs)
+
+
+class Gemma4Experts(Gemma4Blocks):
+    """As its largest model: experts beside an MLP, keys that are values too, wider heads in layers without a window."""
+
+    name = "gemma4_experts"
+    text: Mapping[str, Any] = {
+        **Gemma4Blocks.text,
+        **{"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16},
+        **{"attention_k_eq_v": True, "num_global_key_value_heads": 1, "global_head_dim": 24, "num_kv_shared_layers": 0},
+    }
+
+
+def test_layers_that_differ_in_their_heads_agree_with_torchs_counter() -> None:
+    model = Gemma4Experts().master("eager", 64).eval().requires_grad_(False)
+    tiny.randomize(model)
+    model.set_experts_implementation("eager")
+    assert flops(lambda: language_model(model, 2, 6)) == prefill_work(model, 2, 6).operations
+    with torch.no_grad():
+        cache = language_model(model, 2, 6)
+    assert flops(lambda: language_model(model, 2, 1, cache)) == step_work(model, 2, 6).operations
 
 
 def test_operations_and_bytes_by_hand() -> None:
