@@ -48,8 +48,8 @@ def flops(call: Any) -> int:
 
 
 def within(family: tiny.Family) -> float:
-    """Pooling by convolution, which one setting of LLaVA-NeXT-Video has, is not counted."""
-    return 0.1 if family.name.endswith("conv") else 0.02
+    """Pooling by convolution, which one setting of LLaVA-NeXT-Video has, is not counted; nor is rotary embedding."""
+    return 0.1 if family.name.endswith("conv") else 1e-3
 
 
 def language_model(model: Any, rows: int, new: int, cache: Any = None) -> Any:
@@ -105,10 +105,10 @@ def test_the_vision_tower_agrees_with_torchs_counter(family: tiny.Family) -> Non
     assert countable(model, inputs)[1]
     base = family_of(model).base(model)
     encode = getattr(base, family.known.encoder)
-    names = {name: inputs[name] for name in family.encoder_parameters if name in inputs}
-    if family.name == "perception_lm":
-        names = {"pixel_values": inputs["pixel_values_videos"]}
-    counted = flops(lambda: encode(**names, return_dict=True))
+    # By position: names differ between versions, and PerceptionLM's are those of images.
+    names = (name for name in family.encoder_parameters if name in inputs or name == "pixel_values")
+    given = [inputs[name] if name in inputs else inputs["pixel_values_videos"] for name in names]
+    counted = flops(lambda: encode(*given, return_dict=True))
     assert counted == pytest.approx(encoder_work(model, inputs).operations, rel=within(family))
 
 
@@ -156,10 +156,12 @@ def test_layers_that_differ_in_their_heads_agree_with_torchs_counter() -> None:
     model = Gemma4Experts().master("eager", 64).eval().requires_grad_(False)
     tiny.randomize(model)
     model.set_experts_implementation("eager")
-    assert flops(lambda: language_model(model, 2, 6)) == prefill_work(model, 2, 6).operations
+    counted = flops(lambda: language_model(model, 2, 6))
+    assert 0 <= counted - prefill_work(model, 2, 6).operations <= ROTARY
     with torch.no_grad():
         cache = language_model(model, 2, 6)
-    assert flops(lambda: language_model(model, 2, 1, cache)) == step_work(model, 2, 6).operations
+    counted = flops(lambda: language_model(model, 2, 1, cache))
+    assert 0 <= counted - step_work(model, 2, 6).operations <= ROTARY
 
 
 def test_operations_and_bytes_by_hand() -> None:
