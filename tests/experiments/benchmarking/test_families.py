@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from adapters.prompting import LayoutProcessor
+from compressors.errors import InputError
 from experiments import benchmark
 from experiments.benchmarking.tables import markdown, sheets
 from tests.adapters import tiny
@@ -70,3 +72,12 @@ def test_stages_before_the_model_have_clock_memory_and_bytes(tmp_path: Path, mon
     assert result["shared_work"]["preprocess"]["bytes"] > 2 * frames
     features = result["variants"]["vidcom2"]["work"]["compress"]["bytes"]
     assert features == 2 * result["sizes"]["visual"] * 32 * 4
+
+
+def test_processor_time_on_a_gpu_is_refused_before_a_model_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "check_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(benchmark, "model_from", lambda cfg: pytest.fail("a model was built"))
+    with pytest.raises(InputError, match=r"model\.device=cpu"):
+        benchmark.measure(composed("task=benchmark", "model=micro", *SIZES, "task.clock=processor"))
