@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,31 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from adapters.errors import LoadError
+from adapters.loading import check_device
 from adapters.prompting import prompts
 from adapters.video import read_video
 from compressors.build import build
 from compressors.errors import InputError
 from experiments.assembly import budget_from, check_numbers, compressor_from, layout_from, refuse_streams
-from experiments.benchmarking.inputs import FRAMES, Native, generated_file, native_prompt, question_of
+from experiments.benchmarking.before import Before
+from experiments.benchmarking.inputs import FRAMES, generated_file, question_of
 from experiments.benchmarking.mechanism import Measured, attaching, mechanism, memory_over_native
 from experiments.benchmarking.memory import PeakMemory
+from experiments.benchmarking.native import native_prompt
 from experiments.benchmarking.published import published_rows
 from experiments.benchmarking.tables import markdown, sheets
 from experiments.benchmarking.variants import BASELINES, NATIVE, RANDOM, STAGES, UNCOMPRESSED, Bench, Variant
 from experiments.benchmarking.variants import plain as plain_variant
 from experiments.benchmarking.variants import pressed as pressed_variant
-from experiments.benchmarking.work import countable, encoder_work, prefill_work, step_work
+from experiments.benchmarking.work import (
+    compress_work,
+    countable,
+    decode_video_work,
+    encoder_work,
+    prefill_work,
+    preprocess_work,
+    step_work,
+)
 from experiments.display import counting_bar
 from experiments.frames import AUTO, frames_setting
 from experiments.generate import describe, take_turns
@@ -38,6 +48,7 @@ from experiments.subject import clip_from, model_from
 from vidpress import press
 
 CLOCKS = ("wall", "processor")
+CPU = torch.device("cpu")
 
 
 def run(cfg: DictConfig) -> None:
@@ -75,17 +86,21 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     against = _against(cfg)
     if cfg.task.clock not in CLOCKS:
         raise InputError(f"task.clock={cfg.task.clock}: write {' or '.join(CLOCKS)}.")
+    if cfg.task.clock == "processor" and check_device(cfg.model.device).type == "cuda":
+        raise InputError(
+            "task.clock=processor is for CPUs, a GPU times stages by its own events: type model.device=cpu or "
+            "task.clock=wall."
+        )
     budget, compressor, layout = budget_from(cfg), compressor_from(cfg), layout_from(cfg)
     published_rows(cfg.task.published, 1.0)
     torch.manual_seed(cfg.seed)
     path, frames = _video(cfg)
-    decoding, video = _timed(lambda: read_video(path, frames=frames, fps=cfg.fps), cfg.task.repeats)
+    before = Before(cfg.task.repeats, cfg.task.clock == "processor", PeakMemory(CPU) if cfg.task.memory else None)
+    video = before.run("decode_video", lambda: read_video(path, frames=frames, fps=cfg.fps))
     model, processor = model_from(cfg)
-    if cfg.task.clock == "processor" and model.device.type == "cuda":
-        raise InputError("task.clock=processor is for CPUs: on a GPU the stages are timed by its own events.")
     question = _question(cfg, model, processor)
     rows = cfg.task.batch
-    cutting, prompted = _timed(lambda: prompts(processor, [question] * rows, [video] * rows), cfg.task.repeats)
+    prompted = before.run("preprocess", lambda: prompts(processor, [question] * rows, [video] * rows))
     inputs = {name: value.to(model.device) for name, value in prompted.items()}
     for name, value in inputs.items():  # as the model would do in every run: once, and not timed
         inputs[name] = value.to(model.dtype) if value.is_floating_point() and "pixel" in name else value
@@ -145,14 +160,20 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
             "prompt_pressed": short,
             "answer": cfg.max_new_tokens,
         },
-        "native": None if native is None else _native(native),
-        "shared": {"decode_video": spread(decoding), "preprocess": spread(cutting)},
+        "native": None if native is None else native.as_result(),
+        "shared": {stage: spread(seconds) for stage, seconds in before.seconds.items()},
+        "shared_peak_bytes": before.peaks,
+        "shared_source": PeakMemory(CPU).source if cfg.task.memory else None,
+        "shared_work": {
+            "decode_video": decode_video_work(video, path.stat().st_size).as_result(),
+            "preprocess": preprocess_work(model, video, prompted).as_result(),
+        },
         "variants": {
             key: {
                 "seconds": {stage: spread(values) for stage, values in measured[key].items()},
                 "rounds": measured[key],
                 "peak_bytes": peaks[key].peaks if cfg.task.memory and peaks[key].source else None,
-                "work": _work(model, variant, cfg.max_new_tokens),
+                "work": _work(model, variant, cfg.max_new_tokens, visual if key == name else None),
             }
             for key, variant in variants.items()
         },
@@ -206,30 +227,25 @@ def _question(cfg: DictConfig, model: Any, processor: Any) -> str:
     return question_of(model, processor, cfg.task.prompt_length)
 
 
-def _timed(call: Callable[[], Any], repeats: int) -> tuple[list[float], Any]:
-    """Seconds of every repeat after a first untimed one, and the last outcome."""
-    outcome, seconds = call(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        outcome = call()
-        seconds.append(time.perf_counter() - start)
-    return seconds, outcome
+def _work(model: Any, variant: Variant, answer: int, looked_at: int | None) -> dict[str, Any]:
+    """Counted work by stage, None where it cannot be counted.
 
-
-def _native(native: Native) -> dict[str, Any]:
-    return {"visual": native.visual, "filled": native.filled, "grid": list(native.grid)}
-
-
-def _work(model: Any, variant: Variant, answer: int) -> dict[str, Any]:
+    Args:
+        model: the model.
+        variant: what is run.
+        answer: tokens.
+        looked_at: visual tokens of a row that the method reads; None for baselines, which look at none.
+    """
     rows = variant.inputs["input_ids"].shape[0]
     decoder, tower = countable(model, variant.inputs)
-    work = {}
-    if decoder:
-        work["prefill"] = prefill_work(model, rows, variant.length).as_result()
-        work["step"] = step_work(model, rows, variant.length + answer // 2).as_result()
-    if tower:
-        work["encode"] = encoder_work(model, variant.inputs, variant.cacher).as_result()
-    return work
+    work = {
+        "encode": encoder_work(model, variant.inputs, variant.cacher) if tower else None,
+        "prefill": prefill_work(model, rows, variant.length) if decoder else None,
+        "step": step_work(model, rows, variant.length + answer // 2) if decoder else None,
+    }
+    if looked_at is not None and variant.name not in (RANDOM, "none"):
+        work["compress"] = compress_work(model, rows, looked_at)
+    return {stage: None if counted is None else counted.as_result() for stage, counted in work.items()}
 
 
 def _throughput(

@@ -58,7 +58,8 @@ def write_picture(result: Mapping[str, Any], path: Path) -> Path:
     axes.set_yticks(range(len(bars)), [*bars], fontsize=10)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * longest)
-    axes.set_xlabel("milliseconds from the file to the answer (medians)")
+    time = "milliseconds of processor time" if result["clock"] == "processor" else "milliseconds"
+    axes.set_xlabel(f"{time} from the file to the answer (medians)")
     axes.spines[["top", "right"]].set_visible(False)
     sizes = result["sizes"]
     what = f"{result['label']}: {sizes['visual']} → {sizes['kept']} visual tokens, batch {sizes['batch']}"

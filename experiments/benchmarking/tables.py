@@ -10,11 +10,12 @@ from typing import Any
 from rich.padding import Padding
 from rich.table import Table
 
+from experiments.benchmarking.native import SAID
 from experiments.benchmarking.variants import NATIVE, RANDOM, STAGES, UNCOMPRESSED
 
 SHARED = {"decode_video": "video decode", "preprocess": "preprocess"}
 _OURS = {"llm": "compress + prefill + decode"}
-GIVEN = {"encode": "vision encoder", "prefill": "prefill", "step": "decode a token"}
+GIVEN = {"encode": "vision encoder", "compress": "compress", "prefill": "prefill", "step": "decode a token"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def setting(result: Mapping[str, Any]) -> str:
     )
     if NATIVE in result["variants"]:
         native = result["native"]
-        text += f" `native` is a plain prompt with a video of {'×'.join(map(str, native['grid']))} tokens"
-        text += f" and {native['filled']} further tokens of text." if native["filled"] else "."
+        text += f" `native` is {SAID[native['kind']].format(grid='×'.join(map(str, native['grid'])))}"
+        text += f", and {native['filled']} tokens of text for the rest." if native["filled"] else "."
     return text
 
 
@@ -87,23 +88,16 @@ def _sheets(result: Mapping[str, Any]) -> Iterator[Sheet]:
         f"Milliseconds ({unit}): median (quartiles)",
         ("stage", *variants),
         tuple(rows),
-        "compress: choosing and pruning. language model: compress, prefill and decode. first token: from the call of "
-        "generate until the prompt is through the model. native: its vision encoder sees a smaller video.",
+        "compress: choosing and pruning. decode: begins with the first token's head. decode a token: decode / (answer "
+        "tokens - 1), so that head is spread over it. language model: compress, prefill and decode. first token: from "
+        "the call of generate until the prompt is through the model, without that head. native: its vision encoder "
+        "sees a smaller video, or none.",
     )
     if ratios:
         yield _ratio_sheet(name, variants, ratios)
-    yield _work_sheet(variants)
+    yield _work_sheet(result)
     if result["peak_source"]:
-        stages = [stage for stage in (*STAGES, "generate") if any(stage in v["peak_bytes"] for v in variants.values())]
-        yield Sheet(
-            f"Peak memory in MB over what was held before the run ({result['peak_source']})",
-            ("stage", *variants),
-            tuple(
-                (STAGES[stage], *(_mb(variant["peak_bytes"].get(stage)) for variant in variants.values()))
-                for stage in dict.fromkeys(stages)
-            ),
-            "whole generate: outside the other stages.",
-        )
+        yield _memory_sheet(result)
     yield _throughput_sheet(result)
     if result["mechanism"]:
         yield _mechanism_sheet(result["mechanism"])
@@ -128,21 +122,51 @@ def _ratio_sheet(name: str, variants: Mapping[str, Any], ratios: Mapping[str, An
     )
 
 
-def _work_sheet(variants: Mapping[str, Any]) -> Sheet:
-    rows = []
+def _work_sheet(result: Mapping[str, Any]) -> Sheet:
+    variants = result["variants"]
+    rows = [
+        _work_row(title, result["shared_work"][stage], result["shared"][stage]["median"])
+        for stage, title in SHARED.items()
+    ]
     for stage, title in GIVEN.items():
-        for key, variant in variants.items():
-            if (work := variant["work"].get(stage)) is None:
-                continue
-            seconds = variant["seconds"][stage]["median"]
-            reached = [f"{work[what] / seconds / 1e9:,.1f}" if seconds else "–" for what in ("operations", "bytes")]
-            counted = (f"{work['operations'] / 1e9:,.2f}", f"{work['bytes'] / 1e9:,.3f}")
-            rows.append((f"{title}: {key}", *counted, *reached))
+        rows += [
+            _work_row(f"{title}: {key}", variant["work"][stage], variant["seconds"][stage]["median"])
+            for key, variant in variants.items()
+            if stage in variant["work"]
+        ]
     return Sheet(
         "Counted: what each stage needs, and how fast it was done",
         ("stage: variant", "GFLOP", "GB", "GFLOP/s", "GB/s"),
         tuple(rows),
-        "Matrix products and attention over all pairs; bytes are the least traffic (weights, keys and values once).",
+        "Matrix products, and attention over all pairs (inside a window, where a layer has one); bytes are the least "
+        "traffic: weights, keys and values once. compress: the features read once. video decode: the file read, its "
+        "kept frames written. preprocess: frames read, the model's pixels written. prefill: with the first token's "
+        "head, which is timed with decode.",
+    )
+
+
+def _work_row(title: str, work: Mapping[str, int] | None, seconds: float) -> tuple[str, ...]:
+    if work is None:
+        return (title, "not counted", "not counted", "–", "–")
+    counted = (f"{work['operations'] / 1e9:,.2f}" if work["operations"] else "–", f"{work['bytes'] / 1e9:,.3f}")
+    reached = (work[what] / seconds / 1e9 if seconds else 0.0 for what in ("operations", "bytes"))
+    return (title, *counted, *(f"{rate:,.{1 if rate >= 10 else 2}f}" if rate else "–" for rate in reached))
+
+
+def _memory_sheet(result: Mapping[str, Any]) -> Sheet:
+    variants, shared = result["variants"], result["shared_peak_bytes"]
+    rows = [(SHARED[stage], *[_mb(peak)] * len(variants)) for stage, peak in shared.items()]
+    rows += [
+        (title, *(_mb(variant["peak_bytes"].get(stage)) for variant in variants.values()))
+        for stage, title in STAGES.items()
+        if any(stage in variant["peak_bytes"] for variant in variants.values())
+    ]
+    return Sheet(
+        f"Peak memory in MB over what was held before the run ({result['peak_source']})",
+        ("stage", *variants),
+        tuple(rows),
+        "whole generate: outside the other stages. video decode and preprocess: over what was held before each, "
+        f"{result['shared_source']}.",
     )
 
 
@@ -204,6 +228,8 @@ def _published_sheet(result: Mapping[str, Any]) -> Sheet:
 def _limit(variants: Mapping[str, Any], name: str, stage: str) -> str:
     what = "bytes" if stage == "step" else "operations"
     before, after = (variants[key]["work"].get(stage) for key in (UNCOMPRESSED, name))
+    if stage in variants[UNCOMPRESSED]["work"] and not before:
+        return "not counted"
     return f"{before[what] / after[what]:.2f}×" if before and after else "–"
 
 

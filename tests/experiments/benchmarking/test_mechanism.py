@@ -16,8 +16,8 @@ from adapters.loading import load_random
 from adapters.prompting import LayoutProcessor, prompt
 from adapters.timed import timed
 from adapters.video import Video
-from experiments.benchmarking.inputs import native_prompt
 from experiments.benchmarking.mechanism import mechanism, memory_over_native, verdict
+from experiments.benchmarking.native import native_prompt
 from experiments.benchmarking.variants import NATIVE
 from tests.adapters import tiny
 from vidpress import press
