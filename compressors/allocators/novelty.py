@@ -12,6 +12,7 @@ from torch import Tensor
 from compressors.allocators.mass import MassProportional
 from compressors.base import FrameScorer
 from compressors.functional.cosine import cosine_to_frames
+from compressors.functional.on_device import at_frames
 from compressors.registry import register
 from compressors.tokens import VideoTokens
 
@@ -44,15 +45,15 @@ class FrameNovelty(FrameScorer):
             last = t if count else last
         change = (1 - cosine_to_frames(tokens, before)).clamp(0.0, 1.0)
         if tokens.valid is not None:
-            change = torch.where(tokens.valid[torch.tensor(before, device=tokens.device)], change, 1.0)
+            change = torch.where(at_frames(tokens.valid, before), change, 1.0)
             change = torch.where(tokens.valid, change, 0.0)
         novelty = change.sum(1) / tokens.capacity.clamp_min(1)
-        later = novelty[torch.tensor(filled[1:], dtype=torch.int64, device=tokens.device)]
         if len(filled) < 2:
             first = torch.ones_like(novelty)
         else:
+            later = at_frames(novelty, filled[1:])
             first = (later.amax() if self.first == "max" else later.mean()).expand_as(novelty)
-        leads = torch.tensor([t == filled[0] for t in range(tokens.frames)], device=tokens.device)
+        leads = torch.arange(tokens.frames, device=tokens.device) == filled[0]
         return torch.where(leads, first, novelty)
 
 
