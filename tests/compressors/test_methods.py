@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from compressors import (
     wrap,
 )
 from compressors.methods import PARTS
-from tests.compressors.videos import HostReads, noise, ragged, scene_cut, supplied
+from tests.compressors.videos import HostReads, OffDevice, noise, on_meta, ragged, scene_cut, supplied
 
 METHODS = method_names()
 EXACT = [name for name in METHODS if build(name).exact]
@@ -208,10 +210,56 @@ def test_the_counter_counts() -> None:
         lambda: x.unique(),
         lambda: x.numpy(),
         lambda: torch.equal(x, x),
+        lambda: torch.tensor([0.5], device=x.device),
+        lambda: torch.tensor(0.5, device=x.device),
+        lambda: torch.as_tensor([1, 2]),
+        lambda: x.new_tensor([0.5]),
+        lambda: x.new_tensor(0.5),
+        lambda: x[[0]],
+        lambda: x[:, [0, 1]],
+        lambda: x.to(x.device),
+        lambda: x.to(device="cpu"),
+        lambda: x.to(x),
     ):
         with HostReads() as reads:
             read()
         assert reads.count == 1
+    with HostReads() as reads:  # numbers are arguments of kernels, and what is a tensor already stays where it is
+        y = torch.where(x > 0, 2 * x, 0.5)
+        y[0] = y[:, torch.arange(2, device=y.device)] = 1.0
+        y.to(torch.float64)
+        torch.as_tensor(y)
+    assert reads.count == 0
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("name", [name for name in METHODS if build(name).host_reads == 0])
+def test_everything_is_made_on_the_device(name: str, gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without values nothing can be read or moved: a tensor made on the host shows, whatever it was made with."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    tokens = ragged(4, 6, 5, [6, 2, 0, 4]) if gaps else VideoTokens(scene_cut(4, 6, 5, cut=3))
+    tokens = on_meta(supplied(tokens)).with_(grid=(2, 3))
+    with OffDevice() as off:
+        result = compress(tokens, build(name), retention=0.4, validate=False)
+        assert result.features.is_meta
+    assert off.found == []
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x: torch.tensor([0, 1], device=x.device),
+        lambda x: torch.tensor(0.5, device=x.device),
+        lambda x: x.new_tensor([0.5]),
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.arange(2)],
+        lambda x: x + torch.ones(()),
+    ],
+)
+def test_what_is_made_on_the_host_shows(mistake: Callable[[Tensor], Tensor]) -> None:
+    with OffDevice() as off:
+        mistake(noise(2, 3, 4).to("meta"))
+    assert off.found
 
 
 ONE_GRAPH = [(name, build(name)) for name in METHODS if build(name).host_reads == 0]
