@@ -26,6 +26,7 @@ from compressors import (
     names,
     wrap,
 )
+from compressors.functional.quadtree import levels_of
 from compressors.methods import PARTS
 from tests.compressors.videos import HostReads, OffDevice, noise, on_meta, ragged, scene_cut, supplied
 
@@ -237,9 +238,10 @@ def test_the_counter_counts() -> None:
 def test_everything_is_made_on_the_device(name: str, gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without values nothing can be read or moved: a tensor made on the host shows, whatever it was made with."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    levels_of.cache_clear()  # made once per grid and device, and to be seen here
     tokens = ragged(4, 6, 5, [6, 2, 0, 4]) if gaps else VideoTokens(scene_cut(4, 6, 5, cut=3))
     tokens = on_meta(supplied(tokens)).with_(grid=(2, 3))
-    with OffDevice() as off:
+    with OffDevice(tokens) as off:
         result = compress(tokens, build(name), retention=0.4, validate=False)
         assert result.features.is_meta
     assert off.found == []
@@ -248,17 +250,23 @@ def test_everything_is_made_on_the_device(name: str, gaps: bool, monkeypatch: py
 @pytest.mark.parametrize(
     "mistake",
     [
-        lambda x: torch.tensor([0, 1], device=x.device),
-        lambda x: torch.tensor(0.5, device=x.device),
-        lambda x: x.new_tensor([0.5]),
+        lambda x: x[torch.tensor([0, 1], device=x.device)],
+        lambda x: x + torch.tensor(0.5, device=x.device),
+        lambda x: x + x.new_tensor([0.5]),
         lambda x: x[[0, 1]],
         lambda x: x[torch.arange(2)],
         lambda x: x + torch.ones(()),
+        lambda x: x + torch.ones(4).to(x.device),
     ],
 )
 def test_what_is_made_on_the_host_shows(mistake: Callable[[Tensor], Tensor]) -> None:
-    with OffDevice() as off:
-        mistake(noise(2, 3, 4).to("meta"))
+    tokens = on_meta(VideoTokens(noise(2, 3, 4)))
+    with OffDevice(tokens) as off:
+        y = torch.where(tokens.features > 0, 2 * tokens.features, 0.5)
+        y[0] = y[:, torch.arange(2, device=y.device)] = 1.0
+    assert off.found == []
+    with off:
+        mistake(tokens.features)
     assert off.found
 
 

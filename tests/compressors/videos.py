@@ -119,18 +119,23 @@ def _leaves_the_host(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 class OffDevice(TorchDispatchMode):
-    """Lists the operations that touch a tensor outside the device; on "meta" it holds for any, and nothing computes."""
+    """Lists what uses a tensor that no operation made on the features' device: one on the CPU, or one of Python data.
 
-    def __init__(self, device: str = "meta") -> None:
+    On "meta" this holds for any device, and nothing computes.
+    """
+
+    def __init__(self, tokens: VideoTokens) -> None:
         super().__init__()
-        self.device = device
         self.found: list[str] = []
+        self._device = tokens.device
+        self._known = {id(tensor): tensor for tensor in vars(tokens).values() if isinstance(tensor, Tensor)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
-        if any(tensor.device.type != self.device for tensor in tensors):
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, Tensor)] for tree in ((args, kwargs), result))
+        if any(id(x) not in self._known for x in given) or any(x.device != self._device for x in [*given, *made]):
             self.found.append(str(func))
+        self._known |= {id(x): x for x in made}
         return result
 
 
