@@ -42,7 +42,8 @@ class FastVid(WithAllocator):
     frames have, its salient tokens in proportion to the frames' budgets.
 
     Cost: distances within anchor frames, `O(N²·C)` each, and every token of a segment against its anchors' centres,
-    about `O(T·N·K·C)` in all for one long segment; in blocks. One read of at most T integers on the host.
+    about `O(T·N·K·C)` in all for one long segment; in blocks. Memory: an edge for every token and anchor of its
+    segment. One read of at most T integers on the host.
 
     Attributes:
         threshold: of the frame similarity, below which a segment ends.

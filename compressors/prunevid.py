@@ -35,7 +35,8 @@ class PruneVid(Compressor):
 
     If even the groups unmerged are fewer than the budget, the tokens least like the frame before return.
 
-    Cost: distances within frames and scenes, O(T·N²·C), a loop over frames; one read of T integers on the host.
+    Cost: distances within frames and scenes, O(T·N²·C), a loop over frames; holds every scene's mean, N·C float32. One
+    read of T integers on the host.
 
     Attributes:
         segment_share: clusters per frame.

@@ -36,8 +36,8 @@ class Sttm(Compressor):
     higher cosine leaves more is found by bisection over the cosines that occur (about log2 of their number of steps),
     then `fit_to_budget` ends at K.
 
-    Cost: (L² + L)·T·N·C multiplications for L levels (3 on a 14×14 grid). No host reads; with a threshold one of T
-    counts.
+    Cost: (L² + L)·T·N·C multiplications for L levels (3 on a 14×14 grid), and about log2(L²·T·N) cuts, each some
+    operations on T·N numbers; holds L² + L numbers per token. No host reads; with a threshold one of T counts.
 
     Attributes:
         threshold: cosine at which nodes stop, or None to search it for the budget.
