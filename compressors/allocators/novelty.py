@@ -27,7 +27,7 @@ class FrameNovelty(FrameScorer):
     them, so that a cut divides the budget evenly between the first frame and the frame after the cut, each of which
     brings a scene. A chunk of a stream starts anew.
 
-    Cost: two passes over the features. No host reads.
+    Cost: three passes over the features. No host reads.
 
     Attributes:
         first: the first frame's novelty: the "max" or the "mean" of the others; 1 where there are none.
@@ -62,7 +62,7 @@ class FrameNovelty(FrameScorer):
 class Novelty(MassProportional):
     """Budgets in proportion to how much of a frame was not in the frame before; the allocator `mass` on `novelty`.
 
-    Cost: that of its frame scorer, two passes over the features, and sorts of 2·T numbers; no host reads.
+    Cost: that of its frame scorer, three passes over the features, and sorts of 2·T numbers; no host reads.
     """
 
     frame_scorer: FrameScorer | str | Mapping[str, Any] = field(default_factory=FrameNovelty)

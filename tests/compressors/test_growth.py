@@ -1,13 +1,15 @@
-"""What every method costs, counted: bytes moved and bytes held, linear in the number of frames unless its `Cost:` says so.
+"""What every method costs, counted: passes over the features, bytes moved and bytes held.
 
-A new method is held to the default, `Promise()`. One that costs more says so in its docstring's `Cost:` paragraph, and
-is listed here with these words.
+A method makes as many passes as its parts' docstrings say under `Cost:` (unless one multiplies features with features).
+It moves and holds bytes in proportion to the video, by the default `Promise()`; what costs more says so under `Cost:`
+and is listed here with these words. So a new method is held to all this without a line here.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 
@@ -43,7 +45,7 @@ class Promise:
     held: float = 0.0
     tables: int = 24
     blocks: int = 8
-    says: str = "Cost:"
+    says: str = ""
 
 
 MORE = {
@@ -70,6 +72,21 @@ def promise(compressor: Compressor) -> Promise:
     """The most that any of its parts may cost."""
     each = [Promise(), *(MORE[part.name] for part in parts(compressor) if part.name in MORE)]
     return Promise(*(max(getattr(one, name) for one in each) for name in ("moved", "held", "tables", "blocks")))
+
+
+def cost(component: Part) -> str:
+    """What its docstring says under `Cost:`, on one line."""
+    _, _, said = (type(component).__doc__ or "").partition("Cost:")
+    return " ".join(said.partition("Attributes:")[0].split())
+
+
+def passes(compressor: Compressor) -> int | None:
+    """How many passes over the features its parts declare, one more for the check of the input; None if they multiply."""
+    said = [cost(part) for part in parts(compressor)]
+    if any(re.search(r"·[CD]\b", each) for each in said):
+        return None
+    declared = [re.search(r"(one|two|three|four) pass(es)? over the features", each) for each in said]
+    return 1 + sum(("one", "two", "three", "four").index(found[1]) + 1 for found in declared if found)
 
 
 def video(compressor: Compressor, frames: int) -> VideoTokens:
@@ -116,9 +133,16 @@ def test_cost_grows_with_the_video_and_not_faster(name: str) -> None:
     assert few.peak <= per_frame * FEW + promised.blocks * BLOCK * 4
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if passes(build(name)) is not None])
+@pytest.mark.usefixtures("small_blocks")
+def test_as_many_passes_as_declared(name: str) -> None:
+    counted, compressor = traffic(name, FEW), build(name)
+    allowed = passes(compressor)
+    assert allowed is not None
+    assert counted.read <= allowed * video(compressor, FEW).features.nbytes
+
+
 @pytest.mark.parametrize("name", MORE)
 def test_what_costs_more_says_so(name: str) -> None:
-    made = {part.name: type(part) for method in METHODS for part in parts(build(method))}
-    _, found, cost = (made[name].__doc__ or "").partition("Cost:")
-    assert found
-    assert MORE[name].says in " ".join(cost.partition("Attributes:")[0].split())
+    made = {part.name: part for method in METHODS for part in parts(build(method))}
+    assert MORE[name].says in cost(made[name])
