@@ -81,7 +81,7 @@ def cost(component: Part) -> str:
 
 
 def passes(compressor: Compressor) -> int | None:
-    """How many passes over the features its parts declare, one more for the check of the input; None if they multiply."""
+    """How many passes its parts declare, and one more for the check of the input; None if one multiplies features."""
     said = [cost(part) for part in parts(compressor)]
     if any(re.search(r"·[CD]\b", each) for each in said):
         return None
