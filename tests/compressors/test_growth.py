@@ -139,7 +139,8 @@ def test_as_many_passes_as_declared(name: str) -> None:
     counted, compressor = traffic(name, FEW), build(name)
     allowed = passes(compressor)
     assert allowed is not None
-    assert counted.read <= allowed * video(compressor, FEW).features.nbytes
+    size = video(compressor, FEW).features.nbytes
+    assert counted.read <= allowed * size
 
 
 @pytest.mark.parametrize("name", MORE)

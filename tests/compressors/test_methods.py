@@ -28,7 +28,7 @@ from compressors import (
 )
 from compressors.functional.quadtree import levels_of
 from compressors.methods import PARTS
-from tests.compressors.videos import HostReads, OffDevice, noise, on_meta, ragged, scene_cut, supplied
+from tests.compressors.videos import HostReads, OffDevice, noise, on, ragged, scene_cut, supplied
 
 METHODS = method_names()
 EXACT = [name for name in METHODS if build(name).exact]
@@ -240,7 +240,7 @@ def test_everything_is_made_on_the_device(name: str, gaps: bool, monkeypatch: py
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
     levels_of.cache_clear()  # made once per grid and device, and to be seen here
     tokens = ragged(4, 6, 5, [6, 2, 0, 4]) if gaps else VideoTokens(scene_cut(4, 6, 5, cut=3))
-    tokens = on_meta(supplied(tokens)).with_(grid=(2, 3))
+    tokens = on("meta", supplied(tokens)).with_(grid=(2, 3))
     with OffDevice(tokens) as off:
         result = compress(tokens, build(name), retention=0.4, validate=False)
         assert result.features.is_meta
@@ -260,7 +260,7 @@ def test_everything_is_made_on_the_device(name: str, gaps: bool, monkeypatch: py
     ],
 )
 def test_what_is_made_on_the_host_shows(mistake: Callable[[Tensor], Tensor]) -> None:
-    tokens = on_meta(VideoTokens(noise(2, 3, 4)))
+    tokens = on("meta", VideoTokens(noise(2, 3, 4)))
     with OffDevice(tokens) as off:
         y = torch.where(tokens.features > 0, 2 * tokens.features, 0.5)
         y[0] = y[:, torch.arange(2, device=y.device)] = 1.0

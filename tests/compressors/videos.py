@@ -139,8 +139,7 @@ class OffDevice(TorchDispatchMode):
         return result
 
 
-def on_meta(tokens: VideoTokens) -> VideoTokens:
-    """The same video without values."""
-    names = ("features", "valid", "query", "attention", "keys", "frame_features")
-    values = {name: getattr(tokens, name) for name in names}
-    return tokens.with_(**{name: value.to("meta") for name, value in values.items() if value is not None})
+def on(device: str, tokens: VideoTokens) -> VideoTokens:
+    """The same video on a device; on "meta" without values."""
+    values = {name: value for name, value in vars(tokens).items() if isinstance(value, Tensor)}
+    return tokens.with_(**{name: value.to(device) for name, value in values.items()})
