@@ -7,8 +7,8 @@
 Every method and size runs in a process of its own, one thread, a quarter of the tokens kept. Times are processor time,
 medians over the rounds; in a round the method and the floor (one read of the features: `vector_norm`) take turns, dtype
 by dtype. Memory is told twice. "Held" is counted, as in `tests/compressors/test_cost.py`: the most bytes that the
-tensors made while choosing hold at one time, in percent of the features. "The process" is what its peak grew by from
-choosing and mixing once the input was there, less the output, the libraries' own code and workspaces included.
+tensors made while choosing hold at one time, in percent of the features. "The process" is what its peak grew by once
+the input was there, by choosing or by mixing less the output, the libraries' own code and workspaces included.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def memory(name: str, size: str, dtype: str) -> tuple[int, float]:
     tokens = needed(compressor, video(*shape(size), getattr(torch, dtype)))
     before = peak()
     result = compress(tokens.with_(_memo={}), compressor, retention=RETENTION)
-    grown = max(0, peak() - before - result.features.nbytes)
+    chosen = peak() - before
+    rows = result.features.nbytes
+    grown = max(chosen, peak() - before - rows)
     del result
     with Traffic(tokens.features) as counted:
         compress(tokens.with_(_memo={}), compressor, retention=RETENTION)

@@ -16,7 +16,7 @@ _FACTORIES = {
 }
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what operations read and write, in bytes of the tensors they are given and give (views cost nothing).
 
     Attributes:
@@ -27,7 +27,7 @@ class Traffic(TorchDispatchMode):
     """
 
     def __init__(self, features: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = self.read = self.moved = self.peak = 0
         self._features = features.untyped_storage()._cdata
         self._held: dict[int, int] = {}
