@@ -233,16 +233,25 @@ def test_the_counter_counts() -> None:
     assert reads.count == 0
 
 
+ON_DEVICE = [pytest.param(build(name), id=name) for name in METHODS if build(name).host_reads == 0]
+ON_DEVICE += [
+    pytest.param(composed(*pair), id="+".join(pair))
+    for pair in COMPOSED
+    if pair[0] == "token_saliency" or pair[1] == "none"  # every part once
+]
+ON_DEVICE.append(pytest.param(build("sttm", temporal=None, weighted=True), id="sttm, frames apart"))
+
+
 @pytest.mark.parametrize("gaps", [False, True])
-@pytest.mark.parametrize("name", [name for name in METHODS if build(name).host_reads == 0])
-def test_everything_is_made_on_the_device(name: str, gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compressor", ON_DEVICE)
+def test_everything_is_made_on_the_device(compressor: Compressor, gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without values nothing can be read or moved: a tensor made on the host shows, whatever it was made with."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
     levels_of.cache_clear()  # made once per grid and device, and to be seen here
     tokens = ragged(4, 6, 5, [6, 2, 0, 4]) if gaps else VideoTokens(scene_cut(4, 6, 5, cut=3))
     tokens = on("meta", supplied(tokens)).with_(grid=(2, 3))
     with OffDevice(tokens) as off:
-        result = compress(tokens, build(name), retention=0.4, validate=False)
+        result = compress(tokens, compressor, retention=0.4, validate=False)
         assert result.features.is_meta
     assert off.found == []
 
