@@ -52,8 +52,10 @@ def compress(
         valid: `[T, N]` bool, False at places without a token. Counting them reads T integers on the host; VideoTokens
             with `counts` avoids that.
         planes: further tensors `[T, N, ...]` that follow the tokens.
-        validate: False skips all checks of values and shapes, and with them the one host read they need. With a
-            compressor that `build` made, the call then compiles into one graph if its `host_reads` is 0.
+        validate: the values are checked on the device, and whether all passed is one read on the host, on top of the
+            compressor's own `host_reads`: so `compress(x, "vidcom2")` on a GPU waits for it once. False skips all
+            checks of values and shapes, and that read. With a compressor that `build` made whose `host_reads` is 0,
+            the call then compiles into one graph, and a CUDA graph can capture it.
         **parts: parts to replace (`scorer=`, `allocator=`, `selector=`, `merger=`) and parameters, as in `build`.
 
     Returns:

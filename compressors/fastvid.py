@@ -15,6 +15,7 @@ from compressors.functional.cosine import frame_means
 from compressors.functional.density_peaks import density_peaks
 from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.gathering import centre_and_mean, most_similar
+from compressors.functional.on_device import integers
 from compressors.functional.ragged import count_per_frame, indices_of, push_back_invalid, ranks
 from compressors.functional.segmentation import neighbour_similarity, segments_of, threshold_cuts
 from compressors.functional.shares import evenly, in_proportion
@@ -41,7 +42,8 @@ class FastVid(WithAllocator):
     frames have, its salient tokens in proportion to the frames' budgets.
 
     Cost: distances within anchor frames, `O(N²·C)` each, and every token of a segment against its anchors' centres,
-    about `O(T·N·K·C)` in all for one long segment; in blocks. One read of at most T integers on the host.
+    about `O(T·N·K·C)` in all for one long segment; in blocks. Memory: an edge for every token and anchor of its
+    segment. One read of at most T integers on the host.
 
     Attributes:
         threshold: of the frame similarity, below which a segment ends.
@@ -95,7 +97,7 @@ class FastVid(WithAllocator):
         context = [0] * tokens.frames
         for segment, share in zip(segments, shares, strict=True):
             self._split(segment, share, counts, spent, salient, context)
-        plain = ranks(push_back_invalid(attention, tokens)) < torch.tensor(salient, device=tokens.device).unsqueeze(1)
+        plain = ranks(push_back_invalid(attention, tokens)) < integers(salient, tokens.device).unsqueeze(1)
         rest = ~plain if tokens.valid is None else tokens.valid & ~plain
         merged = [self._merge(tokens, rest, segment, counts, salient, context) for segment in segments]
         if not self.exact:

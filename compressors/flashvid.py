@@ -17,6 +17,7 @@ from compressors.functional.cosine_rows import CosineRows
 from compressors.functional.density_peaks import density_peaks, nearest_centre
 from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.max_min import max_min
+from compressors.functional.on_device import integers
 from compressors.functional.ragged import count_per_frame, ranks
 from compressors.functional.segmentation import neighbour_similarity, threshold_cuts
 from compressors.functional.shares import in_proportion
@@ -111,7 +112,7 @@ class FlashVid(WithAllocator):
             each = in_proportion(total, counts)
         else:
             each = [min(count, math.ceil(count * retention * self.expansion)) for count in counts]
-        return FrameBudgets(sum(each), torch.tensor(each, device=tokens.device), max(each))
+        return FrameBudgets(sum(each), integers(each, tokens.device), max(each))
 
     def segment_of_frame(self, tokens: VideoTokens) -> Tensor:
         """The segment of each frame, ascending from 0, `int64 [T]`."""

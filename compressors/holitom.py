@@ -16,6 +16,7 @@ from compressors.functional.cosine import cosine_to_frames
 from compressors.functional.density_peaks import density_peaks
 from compressors.functional.fit_to_budget import Edges, fit_draft
 from compressors.functional.gathering import centre_and_mean, most_similar
+from compressors.functional.on_device import integers
 from compressors.functional.ragged import count_per_frame, indices_of, ranks
 from compressors.functional.segmentation import still_runs, windows_by_gain
 from compressors.functional.shares import in_proportion
@@ -96,7 +97,7 @@ class HoliTom(AttentionMerging):
         merged = [round(self.context_share * budget) for budget in for_moving]
         dominant = [budget - part for budget, part in zip(for_moving, merged, strict=True)]
         rank = ranks(torch.where(rest, attention, float("-inf")))
-        plain = rest & (rank < torch.tensor(dominant, device=tokens.device).unsqueeze(1))
+        plain = rest & (rank < integers(dominant, tokens.device).unsqueeze(1))
         if any(merged):
             left = [size - number for size, number in zip(moving, dominant, strict=True)]
             edges.append(self._merge_frames(tokens, rest & ~plain, merged, left))
@@ -135,7 +136,7 @@ class HoliTom(AttentionMerging):
         centres = indices_of(ranks(peaks) < budget, budget)
         nearest = most_similar(mean, place, centres, "euclidean")
         edges = centre_and_mean(place, nearest, self.centre_weight, tokens.places, include=False)
-        frame = torch.tensor(window.frames, device=tokens.device).unsqueeze(1) * tokens.places
+        frame = torch.arange(window.first, window.last + 1, device=tokens.device).unsqueeze(1) * tokens.places
         weight = (edges.weight / len(window.frames)).expand(len(window.frames), -1)
         return Edges(
             (frame + edges.source).flatten(),
@@ -145,7 +146,7 @@ class HoliTom(AttentionMerging):
 
     def _merge_frames(self, tokens: VideoTokens, rest: Tensor, merged: Sequence[int], sizes: Sequence[int]) -> Edges:
         """The rows of each frame's remaining tokens, merged around density peaks."""
-        fewer = torch.tensor(merged, device=tokens.device)
+        fewer = integers(merged, tokens.device)
         peaks = density_peaks(tokens.features, rest, self.neighbours, fewer, break_ties=self.exact)
         flat = tokens.features.flatten(0, 1)
         edges = []

@@ -12,6 +12,7 @@ from compressors.base import Compression, Compressor
 from compressors.functional.cosine import cosine_to_frames, frame_means
 from compressors.functional.density_peaks import density_peaks, nearest_centre
 from compressors.functional.fit_to_budget import Edges, fit_draft
+from compressors.functional.on_device import integers
 from compressors.functional.ragged import count_per_frame, ranks
 from compressors.functional.segmentation import contiguous_segments
 from compressors.functional.water_filling import largest_remainder
@@ -34,7 +35,8 @@ class PruneVid(Compressor):
 
     If even the groups unmerged are fewer than the budget, the tokens least like the frame before return.
 
-    Cost: distances within frames and scenes, O(T·N²·C), a loop over frames; one read of T integers on the host.
+    Cost: distances within frames and scenes, O(T·N²·C), a loop over frames; holds every scene's mean, N·C float32. One
+    read of T integers on the host.
 
     Attributes:
         segment_share: clusters per frame.
@@ -65,8 +67,7 @@ class PruneVid(Compressor):
         segments = self.segments(tokens)
         means = [_temporal_mean(tokens, everyone, first, end, self.threshold) for first, end in segments]
         static = torch.stack([still for still, _ in means])
-        length = torch.tensor([end - first for first, end in segments], device=tokens.device)
-        scene = torch.arange(len(segments), device=tokens.device).repeat_interleave(length, output_size=tokens.frames)
+        scene = integers([s for s, (first, end) in enumerate(segments) for _ in range(first, end)], tokens.device)
         moving = everyone & ~static[scene]
 
         sizes = torch.cat([static.sum(1), moving.sum(1)])

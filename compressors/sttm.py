@@ -36,8 +36,8 @@ class Sttm(Compressor):
     higher cosine leaves more is found by bisection over the cosines that occur (about log2 of their number of steps),
     then `fit_to_budget` ends at K.
 
-    Cost: (L² + L)·T·N·C multiplications for L levels (3 on a 14×14 grid). No host reads; with a threshold one of T
-    counts.
+    Cost: (L² + L)·T·N·C multiplications for L levels (3 on a 14×14 grid), and about log2(L²·T·N) cuts, each some
+    operations on T·N numbers; holds L² + L numbers per token. No host reads; with a threshold one of T counts.
 
     Attributes:
         threshold: cosine at which nodes stop, or None to search it for the budget.
@@ -93,7 +93,7 @@ class Sttm(Compressor):
         tree = tree_of(tokens, self.root_level, self.weighted)
         alike = likeness(tokens, tree, self.head_dim, self.incomplete == "first")
         if self.threshold is not None:
-            nodes = self._cut(alike, tree, alike.typical.new_tensor(self.threshold))
+            nodes = self._cut(alike, tree, alike.typical.new_full((), self.threshold))
             total = sum(_representatives(nodes).sum(1).tolist())
             keep, merge = rows_of_groups(nodes.group, nodes.weight, tokens, total)
         else:
@@ -113,7 +113,7 @@ class Sttm(Compressor):
         if self.temporal == "same":
             temporal = threshold
         else:
-            temporal = threshold.new_tensor(float("inf") if self.temporal is None else self.temporal)
+            temporal = torch.full_like(threshold, float("inf") if self.temporal is None else self.temporal)
         return cut(alike, tree, threshold, temporal)
 
     def _search(self, alike: Likeness, tree: Tree, total: int) -> Tensor:

@@ -81,9 +81,9 @@ class VideoTokens:
         return self.memo("capacity", self._capacity)
 
     def _capacity(self) -> Tensor:
-        if self.counts is None:
+        if self.valid is None:
             return torch.full((self.frames,), self.places, dtype=torch.int64, device=self.device)
-        return torch.tensor(self.counts, dtype=torch.int64, device=self.device)
+        return self.valid.sum(1)  # `counts`, without a copy from the host
 
     def memo(self, key: Hashable, compute: Callable[[], V]) -> V:
         """A statistic that several parts need, computed by the first that asks. `key` names it with its parameters."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -24,6 +25,7 @@ from experiments.benchmark_compressor import RETENTION, SIZES, video
 from experiments.results import versions, write_json
 from experiments.statistics import paired_ratio, spread
 
+V = TypeVar("V")
 FORMS: tuple[kernels.Mode, ...] = ("plain", "fused")
 _CACHE_BYTES = 256 << 20  # more than any second-level cache holds
 
@@ -42,7 +44,7 @@ def forms(features: Tensor, method: str, validate: bool = False) -> dict[str, Ca
     return {mode: call(mode) for mode in FORMS}
 
 
-def without_synchronising(call: Callable[[], Compression]) -> Compression:
+def without_synchronising(call: Callable[[], V]) -> V:
     """The call's result; an error if it waits for the device."""
     call()  # compiles
     torch.cuda.synchronize()
@@ -53,7 +55,7 @@ def without_synchronising(call: Callable[[], Compression]) -> Compression:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def captured(call: Callable[[], Compression]) -> tuple[Callable[[], None], Compression]:
+def captured(call: Callable[[], V]) -> tuple[Callable[[], None], V]:
     """The call as a CUDA graph to be replayed, and the result that a replay writes into."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())

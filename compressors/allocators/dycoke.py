@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressors.base import Allocator
+from compressors.functional.on_device import integers
 from compressors.functional.water_filling import water_filling
 from compressors.registry import register
 from compressors.tokens import VideoTokens
@@ -58,7 +59,7 @@ class DyCokePattern(Allocator):
         share = retention if self.merging_ratio is None else 1 - self.merging_ratio
         counts = tokens.counts or (tokens.places,) * tokens.frames
         budgets = [self._released(t, tokens.frames, count, int(share * count)) for t, count in enumerate(counts)]
-        return torch.tensor(budgets, dtype=torch.int64, device=tokens.device)
+        return integers(budgets, tokens.device)
 
     @staticmethod
     def _released(frame: int, frames: int, whole: int, part: int) -> int:

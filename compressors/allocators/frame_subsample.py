@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from compressors.base import Allocator
+from compressors.functional.on_device import integers
 from compressors.registry import register
 from compressors.tokens import VideoTokens
 
@@ -25,7 +25,7 @@ class FrameSubsample(Allocator):
 
     def __call__(self, tokens: VideoTokens, scores: Tensor | None, total: int) -> Tensor:
         """Budgets `int64 [T]` with sum `total`."""
-        # Capacities are known on the host, so this needs no tensor arithmetic at all.
+        # Capacities are known on the host, and so are the budgets.
         counts = tokens.counts or (tokens.places,) * tokens.frames
         filled = [t for t, count in enumerate(counts) if count]
         for number in range(1, len(filled) + 1):
@@ -35,4 +35,4 @@ class FrameSubsample(Allocator):
         budgets = [0] * tokens.frames
         for t in chosen:
             budgets[t] = min(counts[t], total - sum(budgets))
-        return torch.tensor(budgets, dtype=torch.int64, device=tokens.device)
+        return integers(budgets, tokens.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 from compressors.allocators.mass import MassProportional
 from compressors.base import FrameScorer
 from compressors.functional.cosine import cosine_to_frames
+from compressors.functional.on_device import at_frames
 from compressors.registry import register
 from compressors.tokens import VideoTokens
 
@@ -26,7 +27,7 @@ class FrameNovelty(FrameScorer):
     them, so that a cut divides the budget evenly between the first frame and the frame after the cut, each of which
     brings a scene. A chunk of a stream starts anew.
 
-    Cost: two passes over the features. No host reads.
+    Cost: three passes over the features. No host reads.
 
     Attributes:
         first: the first frame's novelty: the "max" or the "mean" of the others; 1 where there are none.
@@ -44,15 +45,15 @@ class FrameNovelty(FrameScorer):
             last = t if count else last
         change = (1 - cosine_to_frames(tokens, before)).clamp(0.0, 1.0)
         if tokens.valid is not None:
-            change = torch.where(tokens.valid[torch.tensor(before, device=tokens.device)], change, 1.0)
+            change = torch.where(at_frames(tokens.valid, before), change, 1.0)
             change = torch.where(tokens.valid, change, 0.0)
         novelty = change.sum(1) / tokens.capacity.clamp_min(1)
-        later = novelty[torch.tensor(filled[1:], dtype=torch.int64, device=tokens.device)]
         if len(filled) < 2:
             first = torch.ones_like(novelty)
         else:
+            later = at_frames(novelty, filled[1:])
             first = (later.amax() if self.first == "max" else later.mean()).expand_as(novelty)
-        leads = torch.tensor([t == filled[0] for t in range(tokens.frames)], device=tokens.device)
+        leads = torch.arange(tokens.frames, device=tokens.device) == filled[0]
         return torch.where(leads, first, novelty)
 
 
@@ -61,7 +62,7 @@ class FrameNovelty(FrameScorer):
 class Novelty(MassProportional):
     """Budgets in proportion to how much of a frame was not in the frame before; the allocator `mass` on `novelty`.
 
-    Cost: that of its frame scorer, two passes over the features, and sorts of 2·T numbers; no host reads.
+    Cost: that of its frame scorer, three passes over the features, and sorts of 2·T numbers; no host reads.
     """
 
     frame_scorer: FrameScorer | str | Mapping[str, Any] = field(default_factory=FrameNovelty)

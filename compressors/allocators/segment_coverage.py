@@ -13,6 +13,7 @@ from compressors.allocators.mass import MassProportional
 from compressors.base import FrameScorer
 from compressors.errors import BuildError
 from compressors.functional.cosine import frame_means
+from compressors.functional.ragged import filled_frames
 from compressors.functional.segmentation import neighbour_similarity, threshold_cuts
 from compressors.registry import register
 from compressors.tokens import VideoTokens
@@ -44,8 +45,7 @@ class SegmentCoverage(FrameScorer):
 
     def __call__(self, tokens: VideoTokens) -> Tensor:
         """Masses `[T]` float32, 0 for a frame without tokens."""
-        counts = tokens.counts or (tokens.places,) * tokens.frames
-        path = torch.tensor([t for t, count in enumerate(counts) if count], device=tokens.device)
+        path = filled_frames(tokens)
         similarity = neighbour_similarity(frame_means(tokens)[path])
         cuts = threshold_cuts(similarity, self.threshold, self.segments).long()
         segment = torch.cat([cuts.new_zeros(1), cuts.cumsum(0)])

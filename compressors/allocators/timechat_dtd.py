@@ -26,7 +26,7 @@ class DifferentialTokenDrop(Allocator):
     `cos ≤ threshold`; the first frame is whole, and the retention asked for plays no part. It has its own
     similarities, so its budgets are the same under every scorer and selector.
 
-    Cost: three passes over the features, shared with the scorer of that name; no host reads (one of T counts with a
+    Cost: four passes over the features, shared with the scorer of that name; no host reads (one of T counts with a
     threshold).
 
     Attributes:

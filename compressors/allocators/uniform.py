@@ -48,9 +48,8 @@ class Uniform(Allocator):
 
     def at_retention(self, tokens: VideoTokens, scores: Tensor | None, retention: float) -> Tensor:
         """Budgets as a release rounds them, `int64 [T]`."""
-        counts = tokens.counts or (tokens.places,) * tokens.frames
-        budgets = [min(count, max(1, int(retention * count))) for count in counts]
-        return torch.tensor(budgets, dtype=torch.int64, device=tokens.device)
+        whole = (retention * tokens.capacity.double()).long()
+        return torch.minimum(whole.clamp_min(1), tokens.capacity)
 
     def max_per_frame(self, frames: int, places: int, total: int) -> int:
         return -(-total // frames)

@@ -11,6 +11,7 @@ from torch import Tensor
 from compressors.base import Allocator
 from compressors.errors import BuildError
 from compressors.functional.cosine import frame_means
+from compressors.functional.ragged import filled_frames
 from compressors.functional.water_filling import water_filling
 from compressors.registry import register
 from compressors.tokens import VideoTokens
@@ -80,8 +81,7 @@ class Curvature(Allocator):
 
     def curvature(self, tokens: VideoTokens) -> Tensor:
         """How sharply the path of frame means turns at each frame, 0 … 2, float32 `[T]`."""
-        counts = tokens.counts or (tokens.places,) * tokens.frames
-        path = torch.tensor([t for t, count in enumerate(counts) if count], device=tokens.device)
+        path = filled_frames(tokens)
         unit = torch.nn.functional.normalize(frame_means(tokens)[path], dim=1)
         step = unit.diff(dim=0)
         length = step.norm(dim=1).clamp_min(_LEAST_LENGTH)

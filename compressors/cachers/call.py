@@ -16,6 +16,7 @@ from compressors.cachers.schedule import Frame, Progress, Rule
 from compressors.cachers.state import ReferenceState
 from compressors.errors import InputError
 from compressors.functional.change import changed_share, row_norms
+from compressors.functional.on_device import integers
 
 # (layer, frames of the group, places updated `[F, U]`, similarity `[F, N]` or None)
 Watcher = Callable[[int, Sequence[int], Tensor, "Tensor | None"], None]
@@ -301,11 +302,11 @@ def _segments(states: Sequence[ReferenceState], counts: Sequence[int], groups: S
 
 
 def _place(plan: GroupPlan, hidden: Tensor) -> None:
-    """Bring the frames' numbers to the device, unless they are all of the group."""
+    """The frames' numbers on the device, unless they are all of the group."""
 
     def index(frames: list[int]) -> Tensor | None:
         whole = len(frames) == hidden.shape[0]
-        return None if whole else torch.tensor(frames).to(hidden.device, non_blocking=True)
+        return None if whole else integers(frames, hidden.device)
 
     plan.index = index(plan.full)
     for job in plan.jobs:
@@ -336,7 +337,7 @@ def _frames(values: Tensor, numbers: Sequence[int]) -> Tensor:
     steps = {after - before for before, after in pairwise(numbers)}
     if len(steps) == 1 and (step := steps.pop()) > 0:
         return values[numbers[0] : numbers[-1] + 1 : step]
-    return values.index_select(0, torch.tensor(numbers).to(values.device, non_blocking=True))
+    return values.index_select(0, integers(numbers, values.device))
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from compressors.base import Selection
-from compressors.functional.ragged import indices_of, ranks, row_of_place
+from compressors.functional.on_device import at_frames
+from compressors.functional.ragged import filled_frames, indices_of, ranks, row_of_place
 from compressors.functional.similarity import unit_vectors
 from compressors.merge_map import MergeMap
 from compressors.tokens import VideoTokens
@@ -120,30 +121,29 @@ def match_across_frames(values: Tensor, tokens: VideoTokens, total: int) -> Tens
     """
     places = tokens.places
     counts = tokens.counts or (places,) * tokens.frames
-    frames = [t for t, count in enumerate(counts) if count]
+    frames, path = [t for t, count in enumerate(counts) if count], filled_frames(tokens)
     left = sum(counts)
     group = torch.arange(tokens.frames * places, device=values.device)
     size = torch.ones(tokens.frames, places, device=values.device)
     if len(frames) < tokens.frames:
-        values = values[torch.tensor(frames, device=values.device)]
+        values = at_frames(values, frames)
         size = size[: len(frames)]
     if tokens.valid is not None:
         # An empty place weighs nothing, and may hold anything.
-        present = tokens.valid[torch.tensor(frames, device=values.device)]
+        present = at_frames(tokens.valid, frames)
         values, size = torch.where(present.unsqueeze(2), values, 0.0), size * present
     while left > total and len(frames) > 1:
         best, partner = _pair(values, size)
         going = min(left - total, sum(counts[t] for t in frames[1::2]))
         merged = (ranks(best.flatten()) < going).view_as(best)
         left -= going
-        into = torch.tensor(frames[: len(frames) // 2 * 2 : 2], device=values.device).unsqueeze(1) * places + partner
-        start = torch.tensor(frames[1::2], device=values.device).unsqueeze(1) * places
-        own = start + torch.arange(places, device=values.device)
+        into = path[: len(frames) // 2 * 2 : 2].unsqueeze(1) * places + partner
+        own = path[1::2].unsqueeze(1) * places + torch.arange(places, device=values.device)
         moves = torch.arange(group.shape[0], device=values.device)
         group = moves.scatter(0, own.flatten(), torch.where(merged, into, own).flatten())[group]
         if left > total:
             values, size = _merge_pairs(values, size, partner)
-            frames = frames[::2]
+            frames, path = frames[::2], path[::2]
     group = group.view(tokens.frames, places)
     if left > total:
         last = match_within_frames(values, size > 0, group.new_full((1,), total), total, size).flatten()

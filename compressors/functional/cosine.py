@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from compressors.functional.on_device import at_frames
 from compressors.functional.statistics import blocks, column_sums
 from compressors.tokens import VideoTokens
 
@@ -72,7 +73,7 @@ def _cosine_to_frames(tokens: VideoTokens, reference: tuple[int, ...]) -> Tensor
         rows = [tokens.features[frame, block.places] for frame in reference[block.frames]]
         products[block.frames, block.places] = (block.values * torch.stack(rows).float()).sum(-1)
     length = norms(tokens)
-    other = length[torch.tensor(reference, device=tokens.device)]
+    other = at_frames(length, reference)
     # An empty place may hold anything, NaN included, so its product is dropped rather than scaled.
     return _cosine(torch.where(other > 0, products, 0.0), length, other)
 
@@ -100,10 +101,9 @@ def dissimilarity_to_frames(tokens: VideoTokens, reference: Sequence[int | None]
     itself = [frame if other is None else other for frame, other in enumerate(reference)]
     dissimilarity = 1 - cosine_to_frames(tokens, itself)
     if tokens.valid is not None:
-        absent = ~tokens.valid[torch.tensor(itself, device=tokens.device)]
-        dissimilarity = torch.where(absent, NO_COUNTERPART, dissimilarity)
-    leading = torch.tensor([other is None for other in reference], device=tokens.device).unsqueeze(1)
-    return torch.where(leading, LEADING + 1 - cosine_to_frame_mean(tokens), dissimilarity)
+        dissimilarity = torch.where(at_frames(tokens.valid, itself), dissimilarity, NO_COUNTERPART)
+    leading = LEADING + 1 - cosine_to_frame_mean(tokens)
+    return torch.stack([(leading if other is None else dissimilarity)[t] for t, other in enumerate(reference)])
 
 
 def dissimilarity_to_previous(tokens: VideoTokens, before: Tensor | None = None) -> Tensor:

@@ -93,6 +93,7 @@ def _share(tokens: VideoTokens, total: int, length: int) -> tuple[Tensor, int]:
     """Budgets of segments of `length` frames in proportion to their tokens, and a host-side bound of them."""
     counts = tokens.counts or (tokens.places,) * tokens.frames
     sizes = [sum(counts[start : start + length]) for start in range(0, tokens.frames, length)]
-    capacity = torch.tensor(sizes, dtype=torch.int64, device=tokens.device)
+    whole = torch.nn.functional.pad(tokens.capacity, (0, -tokens.frames % length))
+    capacity = whole.view(-1, length).sum(1)  # `sizes`, without a copy from the host
     largest = -(-total * max(sizes) // tokens.total) + 1
     return water_filling(capacity, capacity, total), min(total, largest)

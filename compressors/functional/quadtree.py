@@ -43,8 +43,8 @@ def levels_of(grid: tuple[int, int], root_level: int, weighted: bool, device: to
     places when `weighted`.
     """
     height, width = grid
-    place = torch.arange(height * width)
-    ones = torch.ones(height * width)
+    place = torch.arange(height * width, device=device)
+    ones = torch.ones(height * width, device=device)
     levels = [Level(place, place[:0], ones[:0])]
     rows, columns = place // width, place % width
     sides = (height, width)
@@ -55,15 +55,16 @@ def levels_of(grid: tuple[int, int], root_level: int, weighted: bool, device: to
         halves = ((sides[0] + 1) // 2, (sides[1] + 1) // 2)
         node = rows * halves[1] + columns
         count = halves[0] * halves[1]
-        parent = torch.zeros(below.nodes, dtype=torch.int64).scatter_(0, below.node, node)
-        mass = torch.zeros(below.nodes).index_add_(0, below.node, ones) if weighted else torch.ones(below.nodes)
-        mean = torch.zeros(count, below.nodes)
-        mean[parent, torch.arange(below.nodes)] = mass
+        parent = torch.zeros(below.nodes, dtype=torch.int64, device=device).scatter_(0, below.node, node)
+        mass = torch.zeros(below.nodes, device=device).index_add_(0, below.node, ones)
+        if not weighted:
+            mass = torch.ones_like(mass)
+        mean = torch.zeros(count, below.nodes, device=device)
+        mean[parent, torch.arange(below.nodes, device=device)] = mass
         mean /= mean.sum(1, keepdim=True)
         levels.append(Level(node, parent, mean))
         sides = halves
-    kept = levels[: max(1, len(levels) - root_level)]
-    return tuple(Level(*(getattr(x, f).to(device) for f in Level.__dataclass_fields__)) for x in kept)
+    return tuple(levels[: max(1, len(levels) - root_level)])
 
 
 @dataclass(frozen=True, eq=False)

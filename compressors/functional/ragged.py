@@ -24,6 +24,13 @@ def indices_of(mask: Tensor, total: int) -> Tensor:
     return torch.searchsorted(mask.flatten().cumsum(0), wanted)
 
 
+def filled_frames(tokens: VideoTokens) -> Tensor:
+    """The frames that hold any token, ascending, `int64`."""
+    if tokens.counts is None:
+        return torch.arange(tokens.frames, device=tokens.device)
+    return indices_of(tokens.capacity > 0, sum(count > 0 for count in tokens.counts))
+
+
 def ranks(scores: Tensor) -> Tensor:
     """Rank of each entry along the last dimension, 0 = highest; equal entries rank by index."""
     order = torch.sort(scores, dim=-1, descending=True, stable=True).indices

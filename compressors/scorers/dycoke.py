@@ -21,7 +21,7 @@ class DyCokeScorer(TokenScorer):
     third. The first frame of a window has no reference and leads: 3 is added to its tokens' dissimilarity to their
     frame's mean.
 
-    Cost: three passes over the features (lengths and means, the reference frame, the frame's mean); no host reads.
+    Cost: four passes over the features (lengths and means; a frame and its reference; the frame's mean); no host reads.
     """
 
     def __call__(self, tokens: VideoTokens) -> Tensor:

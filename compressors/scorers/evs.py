@@ -20,7 +20,7 @@ class EvsScorer(TokenScorer):
     The first frame leads: its tokens score above all others, and among themselves by dissimilarity to the frame's mean,
     which decides only when the budget is below one frame.
 
-    Cost: three passes over the features (lengths and means, the frame before, the frame's mean); no host reads.
+    Cost: four passes over the features (lengths and means; a frame and the one before; a frame's mean); no host reads.
     """
 
     def __call__(self, tokens: VideoTokens) -> Tensor:

@@ -24,7 +24,7 @@ class DifferentialTokenDropScorer(TokenScorer):
     frame of a chunk is compared with the last frame of the chunk before it, which the history carries (`[N, C]`,
     however long the stream).
 
-    Cost: three passes over the features (lengths and means, the frame before, the frame's mean); no host reads.
+    Cost: four passes over the features (lengths and means; a frame and the one before; a frame's mean); no host reads.
 
     Attributes:
         mode: "feature". The release's other mode compares pixels, which `VideoTokens` does not carry.

@@ -25,7 +25,8 @@ class ToMeTemporal(ByMetric, Selector):
     vanished, and the next pass pairs those that are left; a last frame's tokens merge as in `tome`. A merged token is
     the mean of all tokens in it and sits at the earliest frame's.
 
-    Cost: T·N²·C/2 multiplications for the first pass, half of it for each further one. No host reads.
+    Cost: T·N²·C/2 multiplications for the first pass, half of it for each further one. Memory: the merged
+    frames of two passes, three quarters of the features at most. No host reads.
 
     Attributes:
         metric: what is compared: token "features", or the vision tower's "keys".

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -24,8 +26,9 @@ from compressors import (
     names,
     wrap,
 )
+from compressors.functional.quadtree import levels_of
 from compressors.methods import PARTS
-from tests.compressors.videos import HostReads, noise, ragged, scene_cut, supplied
+from tests.compressors.videos import HostReads, OffDevice, noise, on, ragged, scene_cut, supplied
 
 METHODS = method_names()
 EXACT = [name for name in METHODS if build(name).exact]
@@ -208,10 +211,72 @@ def test_the_counter_counts() -> None:
         lambda: x.unique(),
         lambda: x.numpy(),
         lambda: torch.equal(x, x),
+        lambda: torch.tensor([0.5], device=x.device),
+        lambda: torch.tensor(0.5, device=x.device),
+        lambda: torch.as_tensor([1, 2]),
+        lambda: x.new_tensor([0.5]),
+        lambda: x.new_tensor(0.5),
+        lambda: x[[0]],
+        lambda: x[:, [0, 1]],
+        lambda: x.to(x.device),
+        lambda: x.to(device="cpu"),
+        lambda: x.to(x),
     ):
         with HostReads() as reads:
             read()
         assert reads.count == 1
+    with HostReads() as reads:  # numbers are arguments of kernels, and what is a tensor already stays where it is
+        y = torch.where(x > 0, 2 * x, 0.5)
+        y[0] = y[:, torch.arange(2, device=y.device)] = 1.0
+        y.to(torch.float64)
+        torch.as_tensor(y)
+    assert reads.count == 0
+
+
+ON_DEVICE = [pytest.param(build(name), id=name) for name in METHODS if build(name).host_reads == 0]
+ON_DEVICE += [
+    pytest.param(composed(*pair), id="+".join(pair))
+    for pair in COMPOSED
+    if pair[0] == "token_saliency" or pair[1] == "none"  # every part once
+]
+ON_DEVICE.append(pytest.param(build("sttm", temporal=None, weighted=True), id="sttm, frames apart"))
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("compressor", ON_DEVICE)
+def test_everything_is_made_on_the_device(compressor: Compressor, gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without values nothing can be read or moved: a tensor made on the host shows, whatever it was made with."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    levels_of.cache_clear()  # made once per grid and device, and to be seen here
+    tokens = ragged(4, 6, 5, [6, 2, 0, 4]) if gaps else VideoTokens(scene_cut(4, 6, 5, cut=3))
+    tokens = on("meta", supplied(tokens)).with_(grid=(2, 3))
+    with OffDevice(tokens) as off:
+        result = compress(tokens, compressor, retention=0.4, validate=False)
+        assert result.features.is_meta
+    assert off.found == []
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x: x[torch.tensor([0, 1], device=x.device)],
+        lambda x: x + torch.tensor(0.5, device=x.device),
+        lambda x: x + x.new_tensor([0.5]),
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.arange(2)],
+        lambda x: x + torch.ones(()),
+        lambda x: x + torch.ones(4).to(x.device),
+    ],
+)
+def test_what_is_made_on_the_host_shows(mistake: Callable[[Tensor], Tensor]) -> None:
+    tokens = on("meta", VideoTokens(noise(2, 3, 4)))
+    with OffDevice(tokens) as off:
+        y = torch.where(tokens.features > 0, 2 * tokens.features, 0.5)
+        y[0] = y[:, torch.arange(2, device=y.device)] = 1.0
+    assert off.found == []
+    with off:
+        mistake(tokens.features)
+    assert off.found
 
 
 ONE_GRAPH = [(name, build(name)) for name in METHODS if build(name).host_reads == 0]

@@ -1,4 +1,4 @@
-"""Small inputs for the tests, and a counter of what a compressor reads on the host."""
+"""Small inputs for the tests, and counters of what passes between a compressor and the host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from compressors import VideoTokens
 
@@ -59,10 +60,12 @@ _READS = {
     torch.ops.aten.bincount,
 }
 _METHODS = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
+_MADE_OF_DATA = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 
 
 class HostReads:
-    """Counts reads of tensor values on the host, and operations whose output size depends on values."""
+    """Counts what would make the host wait for a GPU: reads of tensor values, operations whose output size depends on
+    values, and copies from the host (tensors made of Python data, lists as indices, `.to(device)` of a CPU tensor)."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -73,15 +76,21 @@ class HostReads:
                 masks = func.overloadpacket is torch.ops.aten.index and any(
                     index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
                 )
-                if func.overloadpacket in _READS or masks:
+                # Python data comes in here, also where a list is an index. So does the number of `x[i] = 0`, which is
+                # a kernel's argument on a GPU; as a tensor, a number is seen below.
+                lifted = func.overloadpacket is torch.ops.aten.lift_fresh and args[0].dim() > 0
+                if func.overloadpacket in _READS or masks or lifted:
                     found.append(str(func))
                 return func(*args, **(kwargs or {}))
 
         class Methods(TorchFunctionMode):
             def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                if func in _METHODS:
+                result = func(*args, **(kwargs or {}))
+                data = args[1:2] if func is Tensor.new_tensor else args[:1]
+                number = func in _MADE_OF_DATA and result.dim() == 0 and not isinstance(data[0], Tensor)
+                if func in _METHODS or number or _leaves_the_host(func, args, kwargs or {}):
                     found.append(func.__name__)
-                return func(*args, **(kwargs or {}))
+                return result
 
         self._modes = [Operations(), Methods()]
 
@@ -99,3 +108,38 @@ class HostReads:
     @property
     def count(self) -> int:
         return len(self.found)
+
+
+def _leaves_the_host(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether this is `.to(device)`, `.to(other)` or `.cuda()` of a tensor on the CPU, wherever it goes."""
+    if func not in (Tensor.to, Tensor.cuda) or args[0].device.type != "cpu":
+        return False
+    targets = [*args[1:2], kwargs.get("device"), kwargs.get("other")]
+    return func is Tensor.cuda or any(isinstance(target, (torch.device, str, Tensor)) for target in targets)
+
+
+class OffDevice(TorchDispatchMode):
+    """Lists what uses a tensor that no operation made on the features' device: one on the CPU, or one of Python data.
+
+    On "meta" this holds for any device, and nothing computes.
+    """
+
+    def __init__(self, tokens: VideoTokens) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._device = tokens.device
+        self._known = {id(tensor): tensor for tensor in vars(tokens).values() if isinstance(tensor, Tensor)}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, Tensor)] for tree in ((args, kwargs), result))
+        if any(id(x) not in self._known for x in given) or any(x.device != self._device for x in [*given, *made]):
+            self.found.append(str(func))
+        self._known |= {id(x): x for x in made}
+        return result
+
+
+def on(device: str, tokens: VideoTokens) -> VideoTokens:
+    """The same video on a device; on "meta" without values."""
+    values = {name: value for name, value in vars(tokens).items() if isinstance(value, Tensor)}
+    return tokens.with_(**{name: value.to(device) for name, value in values.items()})
