@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
 from adapters.errors import UnsupportedError
+from adapters.support import FLASH_TURNS
 
 
 def one_sequence(decoder: PreTrainedModel, past: int, new: int, device: torch.device) -> dict[str, Any]:
@@ -34,11 +35,7 @@ def one_sequence(decoder: PreTrainedModel, past: int, new: int, device: torch.de
         return {}
     kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
-        raise UnsupportedError(
-            f"FlashAttention reads sequences out of position ids, and a compressed video behind a filled cache leaves "
-            f"jumps in them, which its {sorted(kinds)} layers cannot be told to ignore: load the model with "
-            f"attn_implementation='sdpa', or press with positions='contiguous'."
-        )
+        raise UnsupportedError(f"{type(decoder).__name__} has {sorted(kinds)} layers: {FLASH_TURNS}.")
     # Built on the host and sent along, so that nothing waits.
     queries, keys = torch.tensor([[0, new], [0, past + new]], dtype=torch.int32).to(device, non_blocking=True)
     return {"cu_seq_lens_q": queries, "cu_seq_lens_k": keys, "max_length_q": new, "max_length_k": past + new}
