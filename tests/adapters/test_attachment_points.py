@@ -412,11 +412,12 @@ def test_attention_goes_through_the_function_that_a_module_s_configuration_names
 def test_the_tower_returns_what_frame_features_are_made_of(family: tiny.Family) -> None:
     model, outputs = tiny.build(family), list[Any]()
     tower = tower_of(family, model)
-    tower.module.register_forward_hook(lambda module, args, output: outputs.append(output))
+    name = "pooler_output" if tower.pooled else "last_hidden_state"
+    # Looked at at once: some models write their own features into the object afterwards.
+    tower.module.register_forward_hook(lambda module, args, output: outputs.append(getattr(output, name, None)))
     run(model, tiny.prompt(family, tiny.LAYOUTS["one"]))
     assert outputs, moved(TOWER, f"{tower.kind} is not called as a module")
-    name = "pooler_output" if tower.pooled else "last_hidden_state"
-    assert isinstance(getattr(outputs[0], name, None), Tensor), moved(TOWER, f"{tower.kind} returns no {name}")
+    assert isinstance(outputs[0], Tensor), moved(TOWER, f"{tower.kind} returns no {name}")
 
 
 def test_a_class_token_and_a_pooling_head_are_where_they_are_looked_for() -> None:
@@ -620,7 +621,7 @@ def lengths_renamed(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "test", "message"),
     [
-        ("qwen2_vl", without_expansion, test_signatures, "of beams .* has no _expand_inputs_for_generation"),
+        ("llava_onevision", without_expansion, test_signatures, "of beams .* has no _expand_inputs_for_generation"),
         ("gemma4", without_masks, test_signatures, "3 .* has no create_masks_for_generate"),
         ("llava_onevision", keys_renamed, test_the_tower_has_the_layers_that_taps_read, "6 .*the projection of keys"),
         ("llava_onevision", keys_renamed, test_a_layer_is_the_sum_of_its_parts, "7 .*encoder.layers or blocks"),

@@ -212,7 +212,8 @@ def test_a_prefill_costs_little_beyond_the_prompt_that_is_as_short_by_nature(fam
         beyond.append(dict(pressed))
     assert beyond[0] == beyond[1], "what a press adds grows with the number of layers"
     planes = family.name.startswith("qwen3")  # DeepStack's; and the library makes positions frame by frame
-    assert beyond[0]["values"] <= (PASSES + 2 * planes) * length * tiny.HIDDEN * 4
+    older = not BARE_PROMPTS  # which copies LLaVA's features once more to add the newline
+    assert beyond[0]["values"] <= (PASSES + 2 * planes + older) * length * tiny.HIDDEN * 4
     assert beyond[0]["bookkeeping"] <= BOOKKEEPING * length
     assert beyond[0]["launches"] <= LAUNCHES + 95 * planes
 
