@@ -196,6 +196,16 @@ def test_cases_that_are_refused_although_the_feature_works(
             monkeypatch.undo()
 
 
+def test_every_such_case_is_declared(family: tiny.Family) -> None:
+    """Those that follow from what a decoder is made of, by every family that has such a decoder."""
+    known, decoder = family.known, family.known.decoder(tiny.untouched(family))
+    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    turns = known.exceptions()["chat turns"]
+    assert (FLASH_TURNS in turns) == (kinds != {"full_attention"} and not known.mrope)
+    assert (UNEVEN_TURNS in turns) == (not known.masking)
+    assert {reason for reasons in known.exceptions().values() for reason in reasons} <= set(CASES)
+
+
 def test_a_forward_gives_the_logits_of_what_stays(family: tiny.Family) -> None:
     """Both truths where a masked slot does not act, the hand-pruned sequence alone where it does."""
     inputs, given, (row,) = case(family, "one")
