@@ -54,6 +54,7 @@ class _Call(threading.local):
         asked: tokens of the prompt that holds the question; what generation appends later is not part of it.
         prefilled: when the last prompt was through the model.
         told: what `generate` was given for the press alone (`Family.told`).
+        alone: what the vision tower gives in this `generate` is nobody else's.
     """
 
     entry: Entry | None = None
@@ -65,6 +66,7 @@ class _Call(threading.local):
     asked: int = 0
     prefilled: Any = None
     told: Mapping[str, Any] = {}
+    alone: bool = False
 
 
 class Attachment(Places):
@@ -134,7 +136,7 @@ class Attachment(Places):
             self._family.repeat(output, same)
             # A method that looks at the question compresses for every row; others once for all.
             capture = capture.repeated(same) if self._asks else replace(capture, sharers=same)
-        capture.passing = self._call.generating
+        capture.passing = self._call.alone
         setattr(output, CAPTURE, capture)
         if self._call.entry is not None:
             self._call.entry.encoded.append(output)
@@ -266,16 +268,20 @@ class Attachment(Places):
         with self._stage("compress"):
             plan, measures = self._plan(entry, capture, kwargs)
             if plan.identity:
+                self._report_spare(entry, 0)
                 return None
             kwargs, entry.result = prune(
                 self._model, kwargs, entry, plan, measures, self._family, self._positions, self._newlines
             )
-        if isinstance(entry.cache, StaticCache):
-            self._report.spare_slots = min(plan.dropped(row) for row in range(len(plan.rows)))
+        self._report_spare(entry, entry.result.missing - (entry.record.missing if entry.record is not None else 0))
         if capture.passing and entry.cache is not None:
             # The base model holds what the tower gave until the decoder is through, and needs none of it any more.
             release(entry.encoded.pop())
         return args, kwargs
+
+    def _report_spare(self, entry: Entry, slots: int) -> None:
+        if isinstance(entry.cache, StaticCache):
+            self._report.spare_slots = slots
 
     def _refuse(self, entry: Entry) -> None:
         """What the family says it cannot do, before anything is compressed."""
@@ -399,7 +405,9 @@ class Attachment(Places):
                     f"{name} has shape {list(value.shape)}, but input_ids "
                     f"{'is missing' if ids is None else list(ids.shape)}: it says something about every token."
                 )
-        with self._generating(told):
+        # The user's own dictionary is filled; an assistant and a loop of one's own may use the features again.
+        shared = ("mm_encoder_outputs", "assistant_model", "custom_generate")
+        with self._generating(told, alone=all(values.get(name) is None for name in shared)):
             return original(*args, **kwargs)
 
     @contextmanager
@@ -412,9 +420,9 @@ class Attachment(Places):
             self._call.same = 0
 
     @contextmanager
-    def _generating(self, told: Mapping[str, Any]) -> Iterator[None]:
+    def _generating(self, told: Mapping[str, Any], alone: bool) -> Iterator[None]:
         call = self._call
-        call.told = told
+        call.told, call.alone = told, alone
         call.generating, call.expand, call.mask, call.first, call.prefilled = True, 1, None, True, None
         clock, device = self._report.clock, self._base.device
         start = clock.start(WHOLE, device)
@@ -425,7 +433,7 @@ class Attachment(Places):
                 clock.stop("decode", call.prefilled, device)
             clock.stop(WHOLE, start, device)
             call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
-            call.told = {}
+            call.told, call.alone = {}, False
 
 
 def _asked(embeds: Tensor, question: Tensor | None, counts: list[int], row: int) -> Tensor:

@@ -1,11 +1,11 @@
-"""What attention backends read out of a decoder's arguments beside masks."""
+"""What FlashAttention reads out of a decoder's arguments beside masks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, StaticCache
 from transformers.utils.generic import is_flash_attention_requested
 
 from adapters.errors import UnsupportedError
@@ -15,9 +15,9 @@ from adapters.support import FLASH_TURNS
 def one_sequence(decoder: PreTrainedModel, past: int, new: int, device: torch.device) -> dict[str, Any]:
     """Arguments by which FlashAttention takes the tokens of one row for one sequence, though their positions jump.
 
-    Without a mask it reads sequences packed side by side out of the position ids of a single row. Of a first prompt it
-    makes one sequence all the same; of tokens behind a cache it makes one that sees as many keys as there are new
-    tokens, the first ones. Lengths that are given go before that.
+    Without a mask it reads sequences packed side by side out of the position ids of a single row, in every layer: of a
+    first prompt with jumps it makes one sequence all the same, of tokens behind a cache one that sees as many keys as
+    there are new tokens, the first ones. Lengths that are given go before that.
 
     Args:
         decoder: the language model.
@@ -26,16 +26,33 @@ def one_sequence(decoder: PreTrainedModel, past: int, new: int, device: torch.de
         device: of these.
 
     Returns:
-        `cu_seq_lens_q`, `cu_seq_lens_k` (int32 `[2]`), `max_length_q`, `max_length_k`; nothing where none is needed.
+        `cu_seq_lens_q`, `cu_seq_lens_k` (int32 `[2]`), `max_length_q`, `max_length_k`; nothing for other attention, and
+        for layers that do not all see all keys.
+    """
+    if not is_flash_attention_requested(decoder.config) or not _sees_all_keys(decoder.config):
+        return {}
+    start = torch.zeros(1, dtype=torch.int32, device=device)
+    queries, keys = (torch.cat([start, torch.full_like(start, length)]) for length in (new, past + new))
+    return {"cu_seq_lens_q": queries, "cu_seq_lens_k": keys, "max_length_q": new, "max_length_k": past + new}
+
+
+def check_jumps(decoder: PreTrainedModel) -> None:
+    """Refuse jumps in 1-D positions behind a filled cache where FlashAttention would misread them.
 
     Raises:
         UnsupportedError: some layers do not see all keys, so one length cannot be right for all.
     """
-    if not past or not is_flash_attention_requested(decoder.config):
-        return {}
-    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise UnsupportedError(f"{type(decoder).__name__} has {sorted(kinds)} layers: {FLASH_TURNS}.")
-    # Built on the host and sent along, so that nothing waits.
-    queries, keys = torch.tensor([[0, new], [0, past + new]], dtype=torch.int32).to(device, non_blocking=True)
-    return {"cu_seq_lens_q": queries, "cu_seq_lens_k": keys, "max_length_q": new, "max_length_k": past + new}
+    if is_flash_attention_requested(decoder.config) and not _sees_all_keys(decoder.config):
+        raise UnsupportedError(f"{FLASH_TURNS}.")
+
+
+def needs_mask(decoder: PreTrainedModel, cache: Any) -> bool:
+    """Whether a mask of ones says something: to FlashAttention it says which slots of a static cache are filled."""
+    return isinstance(cache, StaticCache) and is_flash_attention_requested(decoder.config)
+
+
+def _sees_all_keys(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return all(getattr(config, name, None) is None for name in ("sliding_window", "attention_chunk_size"))
+    return set(kinds) == {"full_attention"}

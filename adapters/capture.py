@@ -89,7 +89,7 @@ class Capture:
         numbers: what the prompt said about the videos when it was made (`Family.further`).
         sharers: rows of the prompt that ask about the same video and share its compression.
         tapped: geometry -> each video's `Video.tapped`; None when nothing was tapped or all of it has been used.
-        passing: encoded by the `generate` that uses it, so nobody can use it again.
+        passing: encoded by the `generate` that uses it, and for it alone.
     """
 
     pieces: Sequence[Tensor]
@@ -101,6 +101,10 @@ class Capture:
     numbers: Sequence[int] = ()
     sharers: int = 1
     passing: bool = False
+
+    def __deepcopy__(self, memo: Any) -> Capture:
+        """Itself: assisted decoding copies what the tower gave for its assistant, and this is for the press alone."""
+        return self
 
     def repeated(self, times: int) -> Capture:
         """The same videos several times over, each to be compressed on its own."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from adapters.attention import one_sequence
+from adapters.attention import check_jumps, needs_mask, one_sequence
 from adapters.errors import UnsupportedError
 from adapters.family import Family
 from adapters.plan import Plan, front
@@ -158,8 +158,8 @@ def prune(
 
     Rows are padded on the left to the longest. Every argument with a `[B, L, …]` shape follows. The mask handed over
     is a 2-D one, from which the decoder builds what its attention needs, or what the family builds from that one
-    (`Family.decoder_mask`); none where there is no padding and a cache: the library would look at every value of a mask
-    of ones, and without a cache it takes gaps in the positions for several sequences.
+    (`Family.decoder_mask`); none where there is no padding, but a cache: the library would look at every value of a
+    mask of ones, and without a cache it takes gaps in the positions for several sequences.
     """
     embeds: Tensor = kwargs["inputs_embeds"]
     rows, length = embeds.shape[:2]
@@ -213,10 +213,13 @@ def prune(
         ids = torch.cat([(start + (present.long().cumsum(1) - 1).clamp(min=0)).unsqueeze(0), ids[1:]])
     out["position_ids"] = ids
     ragged = mask is not None or len(set(kept)) > 1
-    bare = not ragged and kwargs.get("past_key_values") is not None
+    decoder, cache = family.decoder(model), kwargs.get("past_key_values")
+    bare = not ragged and cache is not None and not needs_mask(decoder, cache)
     out["attention_mask"] = None if bare else slots.long()
     if rows == 1 and ids.ndim == 2 and positions == "original":
-        out |= one_sequence(family.decoder(model), measures.past, slot.shape[1], embeds.device)
+        if measures.past:
+            check_jumps(decoder)
+        out |= one_sequence(decoder, measures.past, slot.shape[1], embeds.device)
     marks = {
         name: functional.pad(_take(value[:, -length:].to(index.device), index) * present, (measures.past, 0))
         for name in family.token_marks

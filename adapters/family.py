@@ -20,6 +20,8 @@ from adapters.errors import UnsupportedError
 from adapters.support import FEATURES, UNEVEN_TURNS, Feature
 from adapters.tower import Tower
 from adapters.video import Video
+from compressors.errors import BuildError
+from compressors.registry import load
 from compressors.requirements import Attention, FrameFeatures, Grid, History, Keys, Query, Requirement
 
 VIDEO_TYPE = 2  # what processors write into mm_token_type_ids for video tokens
@@ -134,7 +136,8 @@ class Family(ABC):
 
         Args:
             model: the whole model.
-            kwargs: the decoder's arguments without the dropped tokens; the mask among them is a 2-D one.
+            kwargs: the decoder's arguments without the dropped tokens; the mask among them is a 2-D one, or None
+                where nothing is padding.
             marks: `token_marks` that were given, `[B, past + K]`, zero for padding and for what the cache holds.
         """
         if not marks:
@@ -382,10 +385,18 @@ def register_family(cls: type[Family]) -> type[Family]:
 
 
 def families() -> Mapping[str, Family]:
-    """Every family by name, those of installed plugins (`vidpress.families`) included."""
+    """Every family by name, those of installed plugins (`vidpress.families`) included.
+
+    Raises:
+        BuildError: a plugin could not be imported, or is called otherwise than its entry point.
+        UnsupportedError: it covers a model type that is covered already.
+    """
     for point in entry_points(group="vidpress.families"):
         if point.name not in _FAMILIES:
-            register_family(point.load())
+            found = load(point)
+            if getattr(found, "name", None) != point.name:
+                raise BuildError(f"plugin {point.name!r} ({point.value}) is not a Family with that name.")
+            register_family(found)
     return _FAMILIES
 
 

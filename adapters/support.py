@@ -32,6 +32,6 @@ UNEVEN_TURNS = (
 )
 FLASH_TURNS = (
     "FlashAttention reads sequences out of position ids, and a compressed video behind a filled cache leaves jumps in "
-    "them, which layers other than full attention cannot be told to ignore: load the model with "
-    "attn_implementation='sdpa', or press with positions='contiguous'"
+    "them, which layers that do not see all keys (windows, recurrence) cannot be told to ignore: load the model with "
+    "attn_implementation='sdpa', or take positions='contiguous'"
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,46 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, GenerationConfig
 
 from adapters.errors import LoadError
-from adapters.llava_video.configuration import LlavaVideoConfig
+from adapters.llava_video.configuration import LlavaVideoConfig, pooled_side
 from adapters.llava_video.modeling import LlavaVideoForConditionalGeneration
 from adapters.llava_video.release import CHAT, configuration, matched, some
 
 INDEX = "model.safetensors.index.json"
 PLACEHOLDERS = ("<image>", "<video>")
+HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a checkpoint.
+
+    Attributes:
+        config: of the converted one.
+        taken: where each setting of videos (`newline_position`, `spatial_pool_mode`, `spatial_pool_stride`) is from.
+        unused: the source's keys that were not used, with the reasons.
+    """
+
+    config: LlavaVideoConfig
+    taken: Mapping[str, str]
+    unused: Mapping[str, str]
 
 
 def convert(
-    source: str | Path, target: str | Path, *, pool: str = "average", tower: Mapping[str, Any] | None = None
-) -> dict[str, str]:
+    source: str | Path, target: str | Path, *, pool: str | None = None, tower: Mapping[str, Any] | None = None
+) -> Conversion:
     """Write the checkpoint in this package's layout.
 
     Args:
         source: the release's folder.
         target: a folder to be made; files in it are written over.
-        pool: "average" (13×13 tokens per frame, as the release is evaluated), "max", "bilinear", or "config" for what
-            the source's configuration says.
+        pool: "average", "max", "bilinear", or "config" for what the source's configuration says. None: that too, or
+            what follows from its newlines, as the release runs such checkpoints (`release.PRACTICE`): LLaVA-Video with
+            averages (13×13 tokens per frame), LLaVA-OneVision bilinear (14×14).
         tower: configuration of the vision tower, for towers that `TOWERS` does not name.
 
-    Returns:
-        the source's keys that were not used, with the reasons.
-
     Raises:
-        LoadError: files are missing, the source has a setting or a tower that is not known here, or keys do not match.
+        LoadError: files are missing, the source has a setting or a tower that is not known here, nothing says how
+            frames are pooled, or keys do not match.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     if source.resolve() == target.resolve():
@@ -53,7 +69,7 @@ def convert(
     described, tokenizer = _read(source / "config.json"), _tokenizer(source)
     tokenizer.add_special_tokens({"additional_special_tokens": [*PLACEHOLDERS]}, replace_extra_special_tokens=False)
     image, video = (tokenizer.convert_tokens_to_ids(token) for token in PLACEHOLDERS)
-    config = configuration(described, (image, video), pool, tower)
+    config, taken = configuration(described, (image, video), pool, tower)
     files = _shards(source)
     shapes = {key: shape for file in files for key, shape in _shapes(file).items()}
     with torch.device("meta"):
@@ -61,6 +77,8 @@ def convert(
             key: tuple(value.shape) for key, value in LlavaVideoForConditionalGeneration(config).state_dict().items()
         }
     names, unused = matched(shapes, wanted, config)
+    if HEAD in unused and not torch.equal(*(_tensor(files, key) for key in (HEAD, EMBEDDINGS))):
+        raise LoadError(f"config.json says tie_word_embeddings, but {HEAD} is not {EMBEDDINGS}: one of them is wrong.")
     target.mkdir(parents=True, exist_ok=True)
     where: dict[str, str] = {}
     for file in files:
@@ -78,7 +96,7 @@ def convert(
     (target / "processor_config.json").write_text(json.dumps(_processor(config), indent=2))
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     GenerationConfig(**ends).save_pretrained(target)
-    return unused
+    return Conversion(config, taken, unused)
 
 
 def _tokenizer(source: Path) -> Any:
@@ -108,6 +126,15 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Key -> shape, from the header alone."""
     with safe_open(file, framework="pt") as stored:
         return {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
+
+
+def _tensor(files: Iterable[Path], key: str) -> Any:
+    """A weight, from whichever file it is in."""
+    for file in files:
+        with safe_open(file, framework="pt") as stored:
+            if key in stored.keys():  # noqa: SIM118
+                return stored.get_tensor(key)
+    raise LoadError(f"the checkpoint has no {key}.")
 
 
 def _processor(config: LlavaVideoConfig) -> dict[str, Any]:
@@ -144,14 +171,24 @@ def main() -> None:
     parser.add_argument("source", help="folder with config.json, safetensors and tokenizer, as released")
     parser.add_argument("target", help="folder to write")
     pools = ("average", "max", "bilinear", "config")
-    parser.add_argument("--pool", default="average", choices=pools, help="how frames are pooled (average: 13×13)")
+    how = (
+        "how frames are pooled; config: as config.json says. Without --pool, as the release runs such a checkpoint; "
+        "what was taken from where is printed."
+    )
+    parser.add_argument("--pool", choices=pools, help=how)
     given = parser.parse_args()
     try:
-        unused = convert(given.source, given.target, pool=given.pool)
+        done = convert(given.source, given.target, pool=given.pool)
     except LoadError as error:
         parser.exit(2, f"error: {error}\n")
-    for key, reason in unused.items():
+    for key, reason in done.unused.items():
         print(f"not used: {key} ({reason})")
+    for setting, source in done.taken.items():
+        print(f"{setting}: {getattr(done.config, setting)} ({source})")
+    vision: Any = done.config.vision_config
+    patches = vision.image_size // vision.patch_size
+    side = pooled_side(patches, done.config.spatial_pool_mode, done.config.spatial_pool_stride)
+    print(f"a frame: {patches}×{patches} patches, {side}×{side} tokens")
     print(f"written: {given.target}")
 
 

@@ -42,6 +42,12 @@ RENAMED = (
     ("model.norm.", "model.language_model.norm."),
     ("lm_head.", "lm_head."),
 )
+# How the release runs the checkpoints of a newline setting.
+PRACTICE: Mapping[str, tuple[PoolMode, str]] = {
+    "grid": ("average", "LLaVA-Video"),
+    "one_token": ("bilinear", "LLaVA-OneVision"),
+}
+STRIDE = 2  # the release's where its configuration names none
 UNUSED = (
     (re.escape(_TOWER) + r"head\.", "the tower's pooling head, which the release replaces by nothing"),
     (re.escape(_TOWER) + r"embeddings\.position_ids$", "a constant"),
@@ -69,7 +75,16 @@ _TEXT = {
     "eos_token_id",
     "pad_token_id",
 }
-
+# What no weight's shape would contradict if it were guessed, and the sizes.
+_NEEDED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+)
 
 CHAT = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
@@ -83,8 +98,8 @@ CHAT = (
 
 
 def configuration(
-    described: Mapping[str, Any], ids: tuple[int, int], pool: str, tower: Mapping[str, Any] | None
-) -> LlavaVideoConfig:
+    described: Mapping[str, Any], ids: tuple[int, int], pool: str | None, tower: Mapping[str, Any] | None
+) -> tuple[LlavaVideoConfig, dict[str, str]]:
     """The configuration of this package for the release's.
 
     Args:
@@ -93,8 +108,11 @@ def configuration(
         pool: as in `convert`.
         tower: as in `convert`.
 
+    Returns:
+        (the configuration, as `Conversion.taken` which of its settings for videos was taken from where)
+
     Raises:
-        LoadError: a setting or a tower that is not known here.
+        LoadError: a setting or a tower that is not known here, or one that is missing.
     """
     name, projector = described.get("mm_vision_tower"), described.get("mm_projector_type")
     vision = tower if tower is not None else TOWERS.get(str(name))
@@ -105,21 +123,23 @@ def configuration(
         "mm_patch_merge_type": "unpad" in str(described.get("mm_patch_merge_type")),
         "image_aspect_ratio": str(described.get("image_aspect_ratio")).startswith("anyres_max_"),
         "mm_resampler_type": not described.get("mm_resampler_type"),
+        "mm_use_im_start_end": not described.get("mm_use_im_start_end"),
         "add_faster_video": not described.get("add_faster_video"),
     }
     if strange := [f"{key}={described.get(key)}" for key, fine in wanted.items() if not fine]:
         raise LoadError(f"checkpoints with {', '.join(strange)} are not known here.")
-    text = {key: value for key, value in described.items() if key in _TEXT}
-    theta = described.get("rope_theta", 1e6)
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": theta} | (described.get("rope_scaling") or {})
+    rope = _rope(described)
+    absent = [key for key in _NEEDED if described.get(key) is None]
+    absent += ["rope_theta"] * (rope.get("rope_theta") is None)
+    if absent:
+        raise LoadError(f"config.json lacks {', '.join(absent)}, which the weights do not tell.")
     if max(ids) >= described["vocab_size"]:
         raise LoadError(f"the placeholders' ids {ids} are beyond vocab_size={described['vocab_size']}.")
-    mode: Any = described.get("mm_spatial_pool_mode", "bilinear") if pool == "config" else pool
-    newlines = described.get("mm_newline_position", "one_token")
-    if mode not in get_args(PoolMode) or newlines not in get_args(NewlinePosition):
-        raise LoadError(f"pooling {mode!r} with newlines {newlines!r} is not known here.")
-    return LlavaVideoConfig(
-        text_config=Qwen2Config(**text),
+    settings, taken = _settings(described, pool, vision["image_size"] // vision["patch_size"])
+    config = LlavaVideoConfig(
+        text_config=Qwen2Config(
+            **{key: value for key, value in described.items() if key in _TEXT}, rope_parameters=rope
+        ),
         vision_config=dict(vision),
         image_token_index=ids[0],
         video_token_index=ids[1],
@@ -128,11 +148,69 @@ def configuration(
         vision_aspect_ratio=described["image_aspect_ratio"],
         image_grid_pinpoints=_pinpoints(described.get("image_grid_pinpoints"), vision["image_size"]),
         tie_word_embeddings=bool(described.get("tie_word_embeddings", False)),
-        newline_position=newlines,
-        spatial_pool_mode=mode,
-        spatial_pool_stride=described.get("mm_spatial_pool_stride") or 2,
         dtype=described.get("torch_dtype") or described.get("dtype"),
+        **settings,
     )
+    return config, taken
+
+
+def _settings(described: Mapping[str, Any], pool: str | None, patches: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Newlines, pooling and stride of videos, and where each was found; `patches` is the tower's, per side."""
+    newlines, stride = described.get("mm_newline_position", "one_token"), described.get("mm_spatial_pool_stride")
+    taken = {
+        "newline_position": "config.json"
+        if "mm_newline_position" in described
+        else "not in config.json: the release's own default",
+        "spatial_pool_stride": "config.json" if stride is not None else "not in config.json: the release's own default",
+    }
+    stride = STRIDE if stride is None else stride
+    if newlines not in get_args(NewlinePosition):
+        raise LoadError(
+            f"mm_newline_position={newlines!r} is not known here; known: {', '.join(get_args(NewlinePosition))}."
+        )
+    if not isinstance(stride, int) or not 1 <= stride <= patches:
+        raise LoadError(f"mm_spatial_pool_stride={stride!r} does not fit {patches}×{patches} patches.")
+    mode, taken["spatial_pool_mode"] = _pooling(described, pool)
+    if mode not in get_args(PoolMode):
+        raise LoadError(
+            f"mm_spatial_pool_mode={mode!r} is not known here; choose with --pool {'|'.join(get_args(PoolMode))}."
+        )
+    return {"newline_position": newlines, "spatial_pool_mode": mode, "spatial_pool_stride": stride}, taken
+
+
+def _pooling(described: Mapping[str, Any], pool: str | None) -> tuple[str, str]:
+    """The pooling, and where it was found.
+
+    LLaVA-Video's configurations say "bilinear" because the release's trainer writes that default into every one, while
+    the release runs these models with averages, overriding it. So "bilinear" beside newlines after rows decides
+    nothing; everything else that a configuration says does.
+    """
+    said, newlines = described.get("mm_spatial_pool_mode"), described.get("mm_newline_position")
+    choices = "|".join(get_args(PoolMode))
+    if pool not in (None, "config"):
+        return str(pool), "asked for"
+    if said is not None and (pool == "config" or (newlines, said) != ("grid", "bilinear")):
+        return str(said), "config.json"
+    if pool == "config":
+        raise LoadError(f"config.json does not say mm_spatial_pool_mode: choose with --pool {choices}.")
+    practice = PRACTICE.get(str(newlines))
+    if practice is None:
+        raise LoadError(
+            "config.json says neither mm_spatial_pool_mode nor an mm_newline_position from which it follows "
+            f"({', '.join(PRACTICE)}): choose with --pool {choices}."
+        )
+    mode, name = practice
+    aside = "" if said is None else f"; config.json says {said}, as it was trained: --pool config"
+    return mode, f"newlines of {name}, which its release runs with this{aside}"
+
+
+def _rope(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary embeddings, as transformers 4 writes them (`rope_theta`, `rope_scaling`) or as 5 does."""
+    if given := described.get("rope_parameters"):
+        return dict(given)
+    scaling = dict(described.get("rope_scaling") or {})
+    kind = scaling.pop("type", "default")
+    return {"rope_type": kind, **scaling, "rope_theta": described.get("rope_theta")}
 
 
 def _pinpoints(given: Any, side: int) -> list[list[int]] | None:
@@ -175,9 +253,10 @@ def matched(
     needed = set(wanted) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
     missing = sorted(needed - set(names.values()))
     if unknown or missing:
+        hint = " Tied embeddings must be in config.json: tie_word_embeddings." if "lm_head.weight" in missing else ""
         raise LoadError(
             f"the checkpoint's keys do not match. Missing: {some(missing)}. Unknown or of another shape: "
-            f"{some(unknown)}."
+            f"{some(unknown)}.{hint}"
         )
     return names, unused
 

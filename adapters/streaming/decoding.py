@@ -93,7 +93,7 @@ class LanguageModel:
                 "visual_pos_masks": torch.cat(visual).unsqueeze(0),
                 "deepstack_visual_embeds": [plane.to(self.device) for plane in kept.planes],
             }
-        if positions.shape[0] == 1 and kept is not None:  # a pruner leaves jumps in them
+        if positions.shape[0] == 1 and kept is not None:  # a pruner may have left jumps in them
             extra |= one_sequence(self.decoder, int(cache.get_seq_length()), positions.shape[1], self.device)
         output = self.decoder(
             inputs_embeds=torch.cat(embedded).unsqueeze(0),

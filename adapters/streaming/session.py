@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from adapters.attention import check_jumps
 from adapters.caching import bind_cacher
 from adapters.errors import AlreadyPressed
 from adapters.family import family_of
@@ -133,6 +134,8 @@ class StreamSession:
         )
         self._chunks = Chunks(self._encoder, self._pruner, self._budget, self._form.seconds)
         self._language = LanguageModel(model, family)
+        if self._pruner is not None and axes == 1 and positions == "original":
+            check_jumps(self._language.decoder)
         self._axes = axes
         self._feeding, self._lock = threading.Lock(), threading.RLock()
         self._closed = False

@@ -141,7 +141,10 @@ class Feeder(threading.Thread):
             # One question that cannot be answered is no reason to end the stream: the session is as it was.
             spent, said = time.monotonic() - started, str(error)
             if not isinstance(error, VidpressError):
-                said = "the device is out of memory: lower memory.budget or memory.recent, or max_new_tokens"
+                said = (
+                    f"{said.partition(chr(10))[0]} (ask with a lower max_new_tokens, or run with a memory that keeps "
+                    f"fewer tokens: memory=window memory.recent=1024)"
+                )
             record |= {"answer": None, "seconds": spent, "tokens_used": None, "error": said}
         except BaseException as error:
             asked.answered.set_exception(error)

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from adapters import UnsupportedError, family_of, press
 from adapters.positions import VideoSpan, contiguous_mrope
+from adapters.support import ENCODES_BEFORE_EXPANDING
 from tests.adapters import tiny
+from tests.adapters.harness import generated
 
 FAMILY = tiny.FAMILIES["qwen2_vl"]
 
@@ -54,6 +57,36 @@ def test_prefill_chunks_in_a_positional_configuration_are_refused() -> None:
     ids = inputs.pop("input_ids")
     with press(model, "stride"), pytest.raises(UnsupportedError, match="prefill_chunk_size"):
         model.generate(ids, config, **inputs)
+
+
+@pytest.mark.skipif(not ENCODES_BEFORE_EXPANDING, reason="this transformers takes no features")
+def test_features_in_a_dictionary_of_the_users_stay_there() -> None:
+    """`generate` puts what it encodes into it; another `generate` may take it from there."""
+    model, inputs = tiny.build(FAMILY), tiny.prompt(FAMILY, tiny.LAYOUTS["one"])
+    features: dict[str, Any] = {}
+    with press(model, "stride", retention=0.5):
+        first = generated(model, inputs, mm_encoder_outputs=features)
+        del inputs["pixel_values_videos"]
+        again = generated(model, inputs, mm_encoder_outputs=features)
+    assert torch.equal(first.logits, again.logits)
+
+
+def test_a_loop_of_ones_own_may_run_the_prompt_twice() -> None:
+    def twice(model: Any, input_ids: Tensor, **given: Any) -> Tensor:
+        steps = []
+        for _ in range(2):
+            state = {k: v for k, v in given.items() if k not in ("logits_processor", "stopping_criteria")}
+            del state["generation_config"]
+            state["past_key_values"] = DynamicCache(config=model.config.get_text_config())
+            prepared = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **state)
+            steps.append(model(**prepared).logits[:, -1])
+        return torch.stack(steps)
+
+    model, inputs = tiny.build(FAMILY), tiny.prompt(FAMILY, tiny.LAYOUTS["one"])
+    with torch.no_grad(), press(model, "stride", retention=0.5) as report:
+        first, second = model.generate(**inputs, custom_generate=twice, max_new_tokens=2)
+    assert torch.equal(first, second)
+    assert {video.retention for video in report.videos} == {0.5}
 
 
 def test_features_used_again_under_another_press_are_compressed_again() -> None:

@@ -5,10 +5,14 @@ Its functions are plain operations here (`flash.py`); what they compute on a GPU
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
+from adapters.attention import check_jumps, one_sequence
 from adapters.errors import UnsupportedError
 from tests.adapters import flash, tiny, truth
 from tests.adapters.given import Given
@@ -55,6 +59,43 @@ def test_a_pruned_stream(name: str, memory: Any) -> None:
         stream = session(model, processor_for(model), memory=memory, pruner="stc_pruner", retention=0.5, chunk=4)
         answers.append(fed(stream, frames(12), (12,)).ask(QUESTION, logits=True, max_new_tokens=3))
     close(answers[1].logits, answers[0].logits, EAGER)
+
+
+def test_a_static_cache_in_a_forward() -> None:
+    """Its empty slots are cut off by the mask, which a forward of one's own does not bring along."""
+    family, layout = tiny.FAMILIES["llava_onevision"], tiny.LAYOUTS["one"]
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    model, reference = tiny.build(family), tiny.untouched(family)
+    cache = transformers.StaticCache(config=model.config.get_text_config(), max_cache_len=80)
+    del inputs["attention_mask"]
+    with torch.no_grad(), press(model, given, positions="contiguous"):
+        got = model(**inputs, past_key_values=cache).logits[0, -1]
+    results = truth.compress(reference, family, inputs, given)
+    row = truth.contiguous(truth.pruned(truth.rows(reference, family, inputs)[0], results))
+    close(got, truth.greedy(reference, row, 1).logits[0], EAGER)
+
+
+def test_a_stream_of_layers_that_do_not_see_all_keys() -> None:
+    family = tiny.FAMILIES["llava_onevision"]
+    model = tiny.build(family, vocabulary=260)
+    model.config.text_config.layer_types = ["sliding_attention", "full_attention"]
+    model.config.text_config.sliding_window = 100
+    model.get_decoder().has_sliding_layers = True
+    for settings in ({}, {"pruner": "stc_pruner", "positions": "contiguous"}):
+        fed(session(model, processor_for(model), chunk=4, **settings), frames(8), (8,)).ask(QUESTION, max_new_tokens=1)
+    with pytest.raises(UnsupportedError, match="attn_implementation='sdpa'"):
+        session(model, processor_for(model), pruner="stc_pruner")
+
+
+def test_windows_that_a_configuration_names_without_layers() -> None:
+    decoder = types.SimpleNamespace(config=transformers.MistralConfig(sliding_window=8))
+    decoder.config._attn_implementation = flash.NAME
+    assert not one_sequence(decoder, 3, 5, torch.device("cpu"))
+    with pytest.raises(UnsupportedError, match="windows"):
+        check_jumps(decoder)
+    decoder.config.sliding_window = None
+    assert one_sequence(decoder, 3, 5, torch.device("cpu"))["cu_seq_lens_k"].tolist() == [0, 8]
+    check_jumps(decoder)
 
 
 @pytest.mark.parametrize("name", ["gemma4", "minicpmv4_6"])

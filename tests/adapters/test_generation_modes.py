@@ -113,6 +113,21 @@ def test_several_samples_of_one_prompt(family: tiny.Family, layout: tiny.Rows) -
 
 
 @pytest.mark.needs("assisted decoding")
+@pytest.mark.parametrize("pressed", [False, True])
+def test_an_assistant_model(family: tiny.Family, pressed: bool) -> None:
+    """A second model proposes tokens, from the same features; it may be pressed or not."""
+    layout = tiny.LAYOUTS["one"]
+    inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
+    model, assistant = tiny.build(family), tiny.build(family)
+    with press(model, given), press(assistant, given) if pressed else contextlib.nullcontext():
+        out = generated(model, inputs, 8, assistant_model=assistant)
+    (row,) = wanted(family, inputs, given)
+    want = truth.greedy(tiny.untouched(family), row, 8)
+    assert out.tokens[0].tolist() == want.tokens.tolist()
+    close(out.logits[0], want.logits, EAGER)
+
+
+@pytest.mark.needs("assisted decoding")
 @pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("name", ["one", "two", "image"])
 def test_prompt_lookup(family: tiny.Family, name: str, seed: int) -> None:
@@ -276,13 +291,24 @@ def test_a_second_turn_on_a_static_cache(family: tiny.Family, name: str) -> None
     inputs, given = tiny.prompt(family, layout), Given(tiny.ragged_keeps(family, layout))
     model, more = tiny.build(family), new_text(len(layout))
     cache = transformers.StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=160)
-    with press(model, given) as report:
+    with press(model, given):
         first = generated(model, inputs, past_key_values=cache)
         second = generated(model, second_turn(inputs, first, more), past_key_values=cache)
-    if len(report.videos) == len(layout):
-        assert report.spare_slots == min(video.tokens - video.kept for video in report.videos)
-    assert f"{report.spare_slots} of its slots" in str(report)
     check_second_turn(family, wanted(family, inputs, given), more, second)
+
+
+def test_a_report_counts_what_a_static_cache_keeps_empty() -> None:
+    family, keeps = tiny.FAMILIES["llava_onevision"], [torch.arange(15), torch.arange(2)]
+    layout = ((tiny.Text(3), tiny.Video(4), tiny.Text(3)), (tiny.Text(30), tiny.Video(4), tiny.Text(3)))
+    model, inputs = tiny.build(family), tiny.prompt(family, layout)
+    cache = transformers.StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=160)
+    with press(model, Chosen(lambda tokens: keeps[tokens.index])) as report:
+        for want in (keeps, keeps[::-1], [torch.arange(16), torch.arange(16)]):  # what the long row keeps counts
+            keeps = want
+            generated(model, inputs, 1, past_key_values=cache)
+            assert report.spare_slots == inputs["input_ids"].shape[1] - int(cache.get_seq_length())
+            assert f"{report.spare_slots} of its slots" in str(report)
+            cache.reset()
 
 
 def test_a_static_cache_used_again_after_reset(family: tiny.Family) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,46 +10,148 @@ import pytest
 import torch
 from torch import Tensor
 
+from adapters import family_of
 from adapters.capture import Video
-from adapters.llava_video.configuration import placeholders, pooled_side
-from compressors import BuildError, compress
+from adapters.llava_video.configuration import NewlinePosition, PoolMode, placeholders, pooled_side
+from compressors import BuildError, build, compress
 from tests.adapters import tiny, truth
-from tests.adapters.given import Given, GivenMerge
+from tests.adapters.given import Given, GivenMerge, Recorded
 from tests.adapters.harness import EAGER, STEPS, close, generated
 from tests.golden.cases import load, names
 from vidpress import press
 
-SETTINGS = [name for name in tiny.FAMILIES if name.startswith("llava_video")]
 GRID = tiny.FAMILIES["llava_video"]
+NEWLINES: tuple[NewlinePosition, ...] = ("grid", "frame", "one_token", "no_token")
+POOLS: tuple[PoolMode, ...] = ("average", "max", "bilinear")
 
 
 # The model ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_features_are_projected_pooled_and_given_newlines(name: str) -> None:
-    """Token by token, from the tower's last hidden state: pooling by its definition, newlines where they belong."""
-    family = tiny.FAMILIES[name]
-    model = tiny.untouched(family)
-    base, config = model.base_model, model.config
-    pixels = tiny.prompt(family, ((tiny.Video(3), tiny.Video(3)),))["pixel_values_videos"]
+def in_setting(newlines: NewlinePosition, pool: PoolMode, stride: int, patches: int = 5) -> Any:
+    """The tiny model in a setting of the release; the grid is 5×5 patches, which neither 2 nor 3 divides."""
+    model = tiny.build(GRID)
+    model.config.newline_position, model.config.spatial_pool_mode = newlines, pool
+    model.config.spatial_pool_stride = stride
+    model.config.vision_config.image_size = patches * model.config.vision_config.patch_size
+    return model
+
+
+def pooled(patches: Tensor, pool: PoolMode, stride: int) -> Tensor:
+    """Tokens `[h, w, C]` of a frame `[n, n, C]`, one by one, by the definitions.
+
+    Averages and maxima: of squares of stride × stride patches, an incomplete last row and column left out. Bilinear:
+    m = ⌈n / stride⌉ tokens per side, pixel centres aligned, so that token i sits at (i + 1/2)·n/m - 1/2.
+    """
+    n = len(patches)
+    if pool == "bilinear":
+        m = math.ceil(n / stride)
+        weights = torch.zeros(m, n)
+        for i in range(m):
+            low, part = divmod((i + 0.5) * n / m - 0.5, 1)
+            weights[i, int(low)] += 1 - part
+            weights[i, min(int(low) + 1, n - 1)] += part
+        return torch.einsum("ia,jb,abc->ijc", weights, weights, patches)
+    reduced = {"average": lambda square: square.sum(0) / stride**2, "max": lambda square: square.max(0).values}[pool]
+    m = n // stride
+    starts = range(0, m * stride, stride)
+    return torch.stack(
+        [torch.stack([reduced(patches[y : y + stride, x : x + stride].flatten(0, 1)) for x in starts]) for y in starts]
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("newlines", NEWLINES)
+def test_features_are_projected_pooled_and_given_newlines(
+    newlines: NewlinePosition, pool: PoolMode, stride: int
+) -> None:
+    """Token by token, from the tower's last hidden state: pooling by its definition, newlines where they belong.
+
+    And what a press sees of it: the visual tokens alone, on their grid.
+    """
+    model = in_setting(newlines, pool, stride)
+    base, newline = model.base_model, model.base_model.image_newline
+    pixels = tiny.prompt(GRID, ((tiny.Video(3), tiny.Video(3)),))["pixel_values_videos"]
     with torch.no_grad():
-        got = base.get_video_features(pixels).pooler_output
+        output = base.get_video_features(pixels)
         hidden = base.vision_tower(pixels.flatten(0, 1), output_hidden_states=True).hidden_states[-1]
         patches = base.multi_modal_projector(hidden).view(2, 3, 5, 5, -1)
-    side = pooled_side(5, config.spatial_pool_mode, 2)
-    assert side == (3 if config.spatial_pool_mode == "bilinear" else 2)
-    assert got.shape[1] == placeholders(3, side, config.newline_position)
-    newline = base.image_newline
+    seen = family_of(model).capture(model, output, {"pixel_values_videos": pixels})
+    side = {1: 5, 2: 3, 3: 2}[stride] if pool == "bilinear" else {1: 5, 2: 2, 3: 1}[stride]
+    assert seen.geometry.tolist() == [[3, side, side]] * 2
+    ends = {"grid": "row_end", "frame": "frame_end", "one_token": "video_end", "no_token": "none"}
+    assert seen.structure == ends[newlines]
     for video in range(2):
-        wanted = []
+        wanted, visual = [], []
         for frame in range(3):
-            for row in range(side):
-                wanted += [pooled(patches[video, frame], row, column, config) for column in range(side)]
-                wanted += [newline] * (config.newline_position == "grid")
-            wanted += [newline] * (config.newline_position == "frame")
-        wanted += [newline] * (config.newline_position == "one_token")
-        torch.testing.assert_close(got[video], torch.stack(wanted))
+            for row in pooled(patches[video, frame], pool, stride):
+                wanted += [*row] + [newline] * (newlines == "grid")
+                visual += [*row]
+            wanted += [newline] * (newlines == "frame")
+        wanted += [newline] * (newlines == "one_token")
+        torch.testing.assert_close(output.pooler_output[video], torch.stack(wanted))
+        torch.testing.assert_close(seen.pieces[video].reshape(len(visual), -1), torch.stack(visual))
+        assert placeholders(3, side, newlines) == len(wanted)
+
+
+@pytest.mark.parametrize("stride", [*(pytest.param(stride, marks=pytest.mark.slow) for stride in (1, 2)), 3])
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("newlines", NEWLINES)
+def test_pruned_and_merged_in_every_setting(newlines: NewlinePosition, pool: PoolMode, stride: int) -> None:
+    """The contract at its shortest, from 25 tokens per frame to one; the whole of it is run on the tiny families."""
+    setting = {"name": "a setting", "position": newlines, "pool": pool, "stride": stride}
+    family: tiny.Family = type("Setting", (type(GRID),), setting)()
+    layout, kind = tiny.LAYOUTS["mixed"], Given if stride == 2 else GivenMerge
+    inputs, given = tiny.prompt(family, layout), kind(tiny.ragged_keeps(family, layout))
+    model, reference = in_setting(newlines, pool, stride), in_setting(newlines, pool, stride)
+    with press(model, given):
+        out = generated(model, inputs)
+    results = truth.compress(reference, family, inputs, given)
+    for b, row in enumerate(truth.rows(reference, family, inputs)):
+        want = truth.greedy(reference, truth.pruned(row, results), STEPS)
+        assert out.tokens[b].tolist() == want.tokens.tolist(), f"row {b}"
+        close(out.logits[b], want.logits, EAGER)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("patches", [6, 7, 27])
+def test_pooling_of_other_grids(patches: int, pool: PoolMode, stride: int) -> None:
+    """Grids that the strides divide, and others; 27×27 is the published tower's."""
+    frames = torch.randn(2, patches, patches, 3, generator=torch.Generator().manual_seed(patches))
+    got = in_setting("no_token", pool, stride, patches).base_model.apply_pooling(frames.flatten(1, 2))
+    torch.testing.assert_close(got, torch.stack([pooled(frame, pool, stride).flatten(0, 1) for frame in frames]))
+
+
+def test_sizes_of_the_published_checkpoints() -> None:
+    """LLaVA-Video: 64 frames of 13×13 and 13 newlines. LLaVA-OneVision: 32 frames of 14×14 and one newline."""
+    assert placeholders(64, pooled_side(27, "average", 2), "grid") == 64 * (169 + 13)
+    assert placeholders(32, pooled_side(27, "bilinear", 2), "one_token") == 32 * 196 + 1
+
+
+@pytest.mark.parametrize("name", ["one", "image", "even", "mixed"])
+def test_onevision_s_setting_is_the_library_s_onevision(name: str) -> None:
+    """One newline and bilinear pooling: the same visual tokens, logits and choices as the library's own class."""
+    library, ours = tiny.FAMILIES["llava_onevision"], tiny.FAMILIES["llava_video_one_token_bilinear"]
+    reference, model = tiny.build(library), tiny.build(ours)
+    model.load_state_dict(reference.state_dict())
+    inputs = tiny.prompt(library, tiny.LAYOUTS[name])
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, reference(**inputs).logits)
+    spies, out = [], []
+    for pressed in (reference, model):
+        spies.append(Recorded(build("vidcom2")))
+        with press(pressed, spies[-1], retention=0.4):
+            out.append(generated(pressed, inputs))
+    theirs, own = (spy.results for spy in spies)
+    assert own.keys() == theirs.keys() != set()
+    for index, result in theirs.items():
+        torch.testing.assert_close(own[index].tokens.features, result.tokens.features)
+        assert own[index].tokens.grid == result.tokens.grid == (3, 3)
+        assert own[index].keep.tolist() == result.keep.tolist()
+    assert out[1].tokens.tolist() == out[0].tokens.tolist()
+    torch.testing.assert_close(out[1].logits, out[0].logits)
 
 
 def test_another_layer_can_be_asked_for() -> None:
@@ -60,22 +163,6 @@ def test_another_layer_can_be_asked_for() -> None:
         )
     assert torch.equal(own, last)
     assert not torch.equal(own, first)
-
-
-def pooled(patches: Tensor, row: int, column: int, config: Any) -> Tensor:
-    """One token of a frame `[5, 5, C]`."""
-    square = patches[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(0, 1)
-    if config.spatial_pool_mode == "average":
-        return square.mean(0)
-    if config.spatial_pool_mode == "max":
-        return square.amax(0)
-    # Bilinear from 5 to 3, pixel centres aligned: token i sits at 5/3·(i + 1/2) - 1/2.
-    (y, down), (x, across) = (divmod(5 / 3 * (i + 0.5) - 0.5, 1) for i in (row, column))
-    y, x = int(y), int(x)
-    below, beside = min(y + 1, 4), min(x + 1, 4)
-    upper = (1 - across) * patches[y, x] + across * patches[y, beside]
-    lower = (1 - across) * patches[below, x] + across * patches[below, beside]
-    return (1 - down) * upper + down * lower
 
 
 # Newlines ----------------------------------------------------------------------------------------------------------

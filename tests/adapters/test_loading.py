@@ -10,9 +10,7 @@ import torch
 
 from adapters import loading
 from adapters.errors import LoadError
-from adapters.micro import weights_dir
-
-HF = loading.importlib.util.find_spec("torchvision") is not None
+from tests.extras import needs_processors, run
 
 
 @pytest.fixture
@@ -66,12 +64,9 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
         loading.load_published(str(tmp_path))
 
 
-@pytest.mark.skipif(not HF, reason="needs the hf extra")
+@needs_processors
 def test_a_local_folder() -> None:
-    model, processor = loading.load_published(str(weights_dir()), dtype="float32", device="cpu")
-    assert model.dtype == torch.float32
-    assert not model.training
-    assert processor.tokenizer is not None
+    run("tests.adapters.load_a_folder")
 
 
 def test_flash_attention_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:

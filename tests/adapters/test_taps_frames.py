@@ -15,6 +15,7 @@ from vidpress import press
 
 TOWERS = {
     "internvl": ("vision_tower", lambda tower: tower.encoder.layer[-1].attention, 1),
+    "internvl2_5": ("vision_tower", lambda tower: tower.encoder.layer[-1].attention, 1),
     "smolvlm": ("vision_model", lambda tower: tower.encoder.layers[-1].self_attn, 0),
     "video_llama_3": ("vision_model", lambda tower: tower.encoder.layers[-1].self_attn, 0),
 }
@@ -25,8 +26,7 @@ def by_hand(name: str, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, T
     where, find, classes = TOWERS[name]
     tower = getattr(model.base_model, where)
     attention = find(tower)
-    layers = tower.encoder.layer if name == "internvl" else tower.encoder.layers
-    below = layers[-2].attention if name == "internvl" else layers[-2].self_attn
+    below = tower.encoder.layer[-2].attention if classes else tower.encoder.layers[-2].self_attn
     finals: list[Tensor] = []
     handle = tower.register_forward_hook(lambda module, args, out: finals.append(out.last_hidden_state))
     with torch.no_grad(), inputs_of(attention) as calls, inputs_of(below) as lower:
@@ -40,6 +40,9 @@ def by_hand(name: str, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, T
     hidden = args[0] if args else kwargs["hidden_states"]
     lower_hidden = lower[0][0][0] if lower[0][0] else lower[0][1]["hidden_states"]
     query, key = heads(attention, "q_proj", hidden), heads(attention, "k_proj", hidden)
+    if name == "internvl2_5":  # normalized over all heads; what is tapped as keys is not
+        query = attention.q_norm(query.flatten(-2)).view_as(query)
+        key = attention.k_norm(key.flatten(-2)).view_as(key)
     if "position_embeddings" in kwargs:  # packed: cut into frames
         cos, sin = kwargs["position_embeddings"]
         if cos.shape[-1] != query.shape[-1]:

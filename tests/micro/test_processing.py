@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from adapters.micro import MicroProcessor, weights_dir
 from adapters.micro.processing import Pixels, patches_of, patchify, smart_resize
+from tests.extras import needs_processors, run
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +109,9 @@ def test_wrong_input(processor: MicroProcessor) -> None:
         patches_of(noise(2, 2, 500), processor.pixels)
 
 
+@needs_processors
 def test_equal_to_the_librarys_processor() -> None:
-    for package in ("torchvision", "PIL"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"the library's video processor needs {package}, which is not installed (extra: hf)")
-    script = Path(__file__).with_name("compare_processors.py")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    run = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+    run("tests.micro.compare_processors")
 
 
 def test_pixels_are_read_from_the_checkpoint(processor: MicroProcessor) -> None:

@@ -72,7 +72,7 @@ class Session:
         if question == "impossible":
             raise InputError("this cannot be answered")
         if question == "large":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nand more")
         if question == "fatal":
             raise RuntimeError("out of order")
         self.asked.append((question, len(self.numbers)))

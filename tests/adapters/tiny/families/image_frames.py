@@ -114,6 +114,24 @@ class InternVL(ImageFrames):
         )
 
 
+class OnLlama(InternVL):
+    """InternVL 2.5 in its large sizes: a Llama behind a tower that normalizes queries and keys over all heads."""
+
+    name = "internvl2_5"
+    setting = True
+
+    def config(self) -> Any:
+        config = super().config()
+        vision = config.vision_config.to_dict() | {"use_qk_norm": True, "norm_type": "rms_norm"}
+        return type(config)(
+            text_config={**TEXT, "model_type": "llama", "rope_parameters": ROPE},
+            vision_config=vision,
+            image_token_id=IMAGE,
+            image_seq_length=PLACES,
+            tie_word_embeddings=False,
+        )
+
+
 class SmolVLM(ImageFrames):
     name = "smolvlm"
     model_class = "SmolVLMForConditionalGeneration"
@@ -162,4 +180,4 @@ class SmolVLM(ImageFrames):
         )
 
 
-FAMILIES = (InternVL(), SmolVLM())
+FAMILIES = (InternVL(), OnLlama(), SmolVLM())

@@ -20,7 +20,7 @@ class LlavaVideo(LlavaOnevision):
 
     name = "llava_video"
     core = False
-    position, pool = "grid", "average"
+    position, pool, stride = "grid", "average", 2
 
     def config(self) -> Any:
         kept = ("text_config", "vision_config", "image_token_index", "video_token_index", "image_grid_pinpoints")
@@ -29,6 +29,7 @@ class LlavaVideo(LlavaOnevision):
             **{name: getattr(base, name) for name in kept},
             newline_position=self.position,
             spatial_pool_mode=self.pool,
+            spatial_pool_stride=self.stride,
         )
 
     def master(self, attention: str, vocabulary: int) -> Any:
@@ -38,7 +39,7 @@ class LlavaVideo(LlavaOnevision):
 
     @property
     def side(self) -> int:
-        return (SIDE + 1) // 2 if self.pool == "bilinear" else SIDE // 2
+        return -(-SIDE // self.stride) if self.pool == "bilinear" else SIDE // self.stride
 
     def segment(self, segment: Image | Video, generator: torch.Generator) -> list[Tensor]:
         if isinstance(segment, Image):
@@ -75,6 +76,7 @@ class LlavaVideo(LlavaOnevision):
             vision_feature_select_strategy="full",
             newline_position=self.position,
             spatial_pool_mode=self.pool,
+            spatial_pool_stride=self.stride,
         )
 
 
@@ -97,4 +99,12 @@ class NoToken(LlavaVideo):
     position, pool = "no_token", "average"
 
 
-FAMILIES = (LlavaVideo(), Frame(), OneToken(), NoToken())
+class GridBilinear(LlavaVideo):
+    """As LLaVA-Video was trained: rows of 3 tokens, rounded up."""
+
+    name = "llava_video_grid_bilinear"
+    setting = True
+    pool = "bilinear"
+
+
+FAMILIES = (LlavaVideo(), Frame(), OneToken(), NoToken(), GridBilinear())
