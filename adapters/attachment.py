@@ -217,6 +217,8 @@ class Attachment(Places):
         given = call.told if call.generating else {name: values[name] for name in names if name in values}
         values = {name: value for name, value in values.items() if name not in names}
         rows, new = tokens.shape[:2]
+        if new == 1:
+            return values, {}  # a decoding step: nobody asks
         told = {}
         for name, value in given.items():
             value = torch.as_tensor(value)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, StaticCache
 from transformers.utils.generic import is_flash_attention_requested
 
 from adapters.errors import UnsupportedError
+from adapters.support import FLASH_TURNS
 
 
 def one_sequence(decoder: PreTrainedModel, past: int, new: int, device: torch.device) -> dict[str, Any]:
@@ -42,11 +43,7 @@ def check_jumps(decoder: PreTrainedModel) -> None:
         UnsupportedError: some layers do not see all keys, so one length cannot be right for all.
     """
     if is_flash_attention_requested(decoder.config) and not _sees_all_keys(decoder.config):
-        raise UnsupportedError(
-            "FlashAttention reads sequences out of position ids, and a compressed video behind a filled cache leaves "
-            "jumps in them, which layers that do not see all keys (windows, recurrence) cannot be told to ignore: load "
-            "the model with attn_implementation='sdpa', or take positions='contiguous'."
-        )
+        raise UnsupportedError(f"{FLASH_TURNS}.")
 
 
 def needs_mask(decoder: PreTrainedModel, cache: Any) -> bool:

@@ -20,6 +20,7 @@ from adapters.family import Family
 from adapters.plan import Plan, front
 from adapters.positions import VideoSpan, contiguous_1d, contiguous_mrope
 from adapters.record import Moved, Record
+from adapters.support import UNEVEN_TURNS
 from compressors.base import Compression
 
 Positions = Literal["original", "contiguous"]
@@ -168,11 +169,7 @@ def prune(
     stays = keep_mask(video, plan, structural=True)
     kept = [measures.lengths[row] - plan.dropped(row) for row in range(rows)]
     if measures.past and len(set(kept)) > 1 and not family.masking:
-        raise UnsupportedError(
-            f"{kept} tokens of the rows stay in a later turn of a conversation: what pads the shorter rows would stand "
-            f"between the turns, where this decoder ({family.name}) does not ignore it. Continue each conversation on "
-            f"its own, or keep equally many tokens."
-        )
+        raise family.refusal("chat turns", f"{kept} tokens stay: {UNEVEN_TURNS}")
     order = _newlines_last(video, plan, sum(measures.videos)) if newlines == "last" else None
     survives = stays & valid if order is None else (stays & valid).gather(1, order)
     # A stable sort moves what goes to the left and what stays, in order, to the right: left padding for free.

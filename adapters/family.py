@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from adapters.capture import Capture, Structure
 from adapters.capture import Video as CapturedVideo
 from adapters.errors import UnsupportedError
-from adapters.support import FEATURES, Feature
+from adapters.support import FEATURES, UNEVEN_TURNS, Feature
 from adapters.tower import Tower
 from adapters.video import Video
 from compressors.errors import BuildError
@@ -40,6 +40,7 @@ class Family(ABC):
         supplies: requirement classes the adapter can satisfy; `lacks` says which of their values a model cannot.
         refuses: features that do not work, with the reason: what is named here is refused under a press, what is not
             named is tested (`tests/adapters/test_support.py`).
+        conditions: of features that work, the cases in which they do not, in the words with which each is refused.
         reuses: whether a cacher can be bound to its vision tower (`adapters.layer_layouts`).
         streams: whether `StreamSession` knows how its prompt goes on.
         masking: dropping a token equals masking it. False where a masked slot still acts (recurrent and sliding-window
@@ -65,6 +66,7 @@ class Family(ABC):
     layout: ClassVar[str]
     supplies: ClassVar[tuple[type[Requirement], ...]] = (Grid, History, Query)
     refuses: ClassVar[Mapping[Feature, str]] = {}
+    conditions: ClassVar[Mapping[Feature, Sequence[str]]] = {}
     reuses: ClassVar[bool] = False
     streams: ClassVar[bool] = False
     masking: ClassVar[bool] = True
@@ -319,6 +321,13 @@ class Family(ABC):
         if not self.streams:
             reasons["streaming"] = "how its prompt goes on from chunk to chunk is not described"
         return reasons
+
+    def exceptions(self) -> dict[Feature, tuple[str, ...]]:
+        """Of every feature that works, the cases in which it is refused all the same."""
+        found = {feature: tuple(self.conditions.get(feature, ())) for feature in FEATURES}
+        if not self.masking:
+            found["chat turns"] += (UNEVEN_TURNS,)
+        return {feature: found[feature] for feature, reason in self.support().items() if reason is None}
 
     def lacks(self, model: PreTrainedModel, need: Requirement) -> str | None:
         """Why this model cannot give what a method needs; None if it can."""

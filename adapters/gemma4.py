@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from adapters.capture import Capture
 from adapters.family import Family, register_family
-from adapters.support import Feature
+from adapters.support import FLASH_TURNS, Feature
 from adapters.video import Video
 
 
@@ -35,6 +35,7 @@ class Gemma4(Family):
     refuses: ClassVar[Mapping[Feature, str]] = {
         "encoder taps": "its vision tower pads every frame, and masks the padding in its attention"
     }
+    conditions: ClassVar[Mapping[Feature, Sequence[str]]] = {"chat turns": (FLASH_TURNS,)}
     layout = "one run per frame between marks, its time in text before; sliding windows, blocks per frame"
     masking = False
     token_types = True

@@ -31,7 +31,7 @@ class GLM4V(Qwen2VL):
     position_groups = "frame"
     # To find each sample's videos the library counts `video_token_id` in the prompt, and there is none.
     refuses: ClassVar[Mapping[Feature, str]] = (
-        {"beams": "newer versions of transformers lose GLM's video features when they repeat a prompt"}
+        {"beams": "from 5.23 on, transformers loses GLM's video features when it repeats a prompt"}
         if ENCODES_BEFORE_EXPANDING
         else {}
     )

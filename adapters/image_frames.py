@@ -41,7 +41,7 @@ class ImageFrames(Family):
     refuses: ClassVar[Mapping[Feature, str]] = (
         {}
         if ENCODES_BEFORE_EXPANDING
-        else {"beams": "this version of transformers repeats pixel_values picture by picture; 5.23 does not"}
+        else {"beams": "transformers before 5.23 repeats pixel_values picture by picture"}
     )
     told = (VIDEO_OF_TOKEN,)
     encoder = "get_image_features"

@@ -15,7 +15,7 @@ from adapters.capture import Capture
 from adapters.capture import Video as CapturedVideo
 from adapters.family import Family, register_family, with_marks
 from adapters.frames import join, runs
-from adapters.support import Feature
+from adapters.support import FLASH_TURNS, Feature
 from adapters.video import Video
 
 _PACKED = ("pixel_values", "pixel_values_videos")
@@ -38,6 +38,7 @@ class MiniCPMV46(Family):
         "encoder taps": "its vision tower merges patches half-way, so layers differ in what they see",
         "assisted decoding": "the library does not do it with recurrent layers",
     }
+    conditions: ClassVar[Mapping[Feature, Sequence[str]]] = {"chat turns": (FLASH_TURNS,)}
     masking = False
     side = 32  # patches of a square frame, as the published processor scales them
 
@@ -106,6 +107,7 @@ class MiniCPMV47(MiniCPMV46):
     mrope = True
     token_types = True
     position_groups = "frame"
+    conditions: ClassVar[Mapping[Feature, Sequence[str]]] = {}  # FlashAttention sees no sequences in three axes
     refuses: ClassVar[Mapping[Feature, str]] = {
         **MiniCPMV46.refuses,
         "contiguous positions": "a frame's marks stand on the edges of its canvas, and closing gaps would move them in",

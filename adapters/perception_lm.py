@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapters.capture import Capture, host_geometry
-from adapters.errors import UnsupportedError
 from adapters.family import Family, register_family, square_frames
+from adapters.support import Feature
 from adapters.video import Video
 from compressors.errors import InputError
+
+SEVERAL_VIDEOS = (
+    "the library repeats PerceptionLM's videos one by one, so that a prompt with several would get them in a wrong "
+    "order: use one beam and one return sequence, or give every prompt one video"
+)
 
 
 @register_family
@@ -28,6 +33,7 @@ class PerceptionLM(Family):
     classes = "PerceptionLMForConditionalGeneration"
     checkpoint = "facebook/Perception-LM-1B"
     layout = "pooled frames in one run, no structural tokens"
+    conditions: ClassVar[Mapping[Feature, Sequence[str]]] = {"beams": (SEVERAL_VIDEOS,)}
     encoder = "get_image_features"
 
     def encodes_videos(self, arguments: Mapping[str, Any], forward: Mapping[str, Any] | None) -> bool:
@@ -59,10 +65,7 @@ class PerceptionLM(Family):
 
     def check_rows(self, rows: Sequence[Sequence[int]], expand: int) -> None:
         if expand > 1 and any(len(row) > 1 for row in rows):
-            raise UnsupportedError(
-                "beams and several return sequences: the library repeats PerceptionLM's videos one by one, so that a "
-                "prompt with several would get them in a wrong order. Give every prompt one video."
-            )
+            raise self.refusal("beams", SEVERAL_VIDEOS)
 
     def laid_out(self, model: PreTrainedModel, video: Video) -> tuple[list[int], dict[str, Tensor]]:
         config, vision = model.config, model.config.vision_config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -35,8 +35,12 @@ class Thinker(Family):
     refuses: ClassVar[Mapping[Feature, str]] = (
         {}
         if ENCODES_BEFORE_EXPANDING
-        else {"beams": "older versions of transformers repeat a video's patches in a wrong order"}
+        else {"beams": "transformers before 5.23 repeats a video's patches in a wrong order"}
     )
+    conditions: ClassVar[Mapping[Feature, Sequence[str]]] = {
+        "contiguous positions": (SHARED_TIME,),
+        "beams": (SEVERAL_SOUNDS,),
+    }
 
     def media_mask(self, model: PreTrainedModel, input_ids: Tensor) -> Tensor:
         """Audio too: a question follows the last medium."""

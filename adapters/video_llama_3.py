@@ -37,7 +37,7 @@ class VideoLlama3(Family):
     supplies = (Grid, History, Query, Attention, Keys, FrameFeatures)
     layout = "a run per frame after `Time <t>s:`, of different lengths where the processor left out what did not change"
     refuses = (
-        {"beams": "this version of transformers mixes up video_compression_mask when it repeats a prompt"}
+        {"beams": "from 5.23 on, transformers mixes up video_compression_mask when it repeats a prompt"}
         if ENCODES_BEFORE_EXPANDING
         else {}
     )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from adapters import families
+from adapters.family import Family
 from adapters.support import FEATURES
 from compressors.methods import rows
 from compressors.registry import lookup, names
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+MODELS = ROOT / "conf" / "model"
 PAGES = (README, ROOT / "docs" / "streaming_cacher.md")
 
 
@@ -35,34 +41,62 @@ def methods_table() -> str:
     return "\n".join(lines)
 
 
+def presets_of(family: Family) -> dict[str, str]:
+    """What `model=` may be for a family, each with its published checkpoint; the family's own name comes first."""
+    mine = {name: path for name, (model_type, path) in _presets().items() if model_type in family.model_types}
+    return {family.name: family.checkpoint} | mine
+
+
+@functools.cache
+def _presets() -> dict[str, tuple[str, str]]:
+    """Of every published model under `conf/model`, its `model_type` and its checkpoint."""
+    loaded = [OmegaConf.load(file) for file in sorted(MODELS.glob("*.yaml"))]
+    return {
+        preset.name: (json.loads((MODELS / preset.architecture).read_text())["model_type"], preset.path)
+        for preset in loaded
+        if "architecture" in preset
+    }
+
+
 def models_table() -> str:
-    """One Markdown row per model family."""
+    """One Markdown row per model family, with every preset of it."""
     lines = [
-        "| `model=` | Hugging Face class | a published checkpoint | where video tokens sit | can supply |",
+        "| `model=` | Hugging Face class | published checkpoints | where video tokens sit | can supply |",
         "|---|---|---|---|---|",
     ]
     for family in families().values():
         classes = ", ".join(f"`{name}`" for name in family.classes.split(", "))
         supplies = ", ".join(f"`{need.__name__}`" for need in family.supplies)
-        lines.append(f"| `{family.name}` | {classes} | `{family.checkpoint}` | {family.layout} | {supplies} |")
+        presets = presets_of(family)
+        named, checkpoints = (", ".join(f"`{name}`" for name in column) for column in (presets, presets.values()))
+        lines.append(f"| {named} | {classes} | {checkpoints} | {family.layout} | {supplies} |")
     return "\n".join(lines)
 
 
 def support_table() -> str:
-    """One Markdown row per model family: which features work; below the table, why the others do not."""
+    """One Markdown row per model family: which features work, in which cases they do not, and why the others do not."""
     lines = [
         "| `model=` | " + " | ".join(FEATURES) + " | held to |",
         "|---|" + "---|" * (len(FEATURES) + 1),
     ]
-    reasons: dict[str, int] = {}
+    notes: dict[str, int] = {}
+
+    def cell(word: str, *reasons: str) -> str:
+        numbers = ", ".join(str(notes.setdefault(reason, len(notes) + 1)) for reason in reasons)
+        return f"{word} ({numbers})" if reasons else word
+
     for family in families().values():
-        cells = []
-        for reason in family.support().values():
-            cells.append("yes" if reason is None else f"no ({reasons.setdefault(reason, len(reasons) + 1)})")
+        exceptions = family.exceptions()
+        cells = [
+            cell("yes", *exceptions[feature]) if reason is None else cell("no", reason)
+            for feature, reason in family.support().items()
+        ]
         held = "dropping equals masking" if family.masking else "the hand-pruned sequence"
-        lines.append(f"| `{family.name}` | " + " | ".join(cells) + f" | {held} |")
-    notes = [f"{number}. {reason}" for reason, number in reasons.items()]
-    return "\n".join([*lines, "", *notes] if notes else lines)
+        named = ", ".join(f"`{name}`" for name in presets_of(family))
+        lines.append(f"| {named} | " + " | ".join(cells) + f" | {held} |")
+    if notes:
+        lines += ["", "*yes (n)*: but for the case that note n describes, which is refused with these words.", ""]
+    return "\n".join([*lines, *(f"{number}. {reason}" for reason, number in notes.items())])
 
 
 def cachers_table() -> str:

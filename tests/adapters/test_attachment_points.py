@@ -10,17 +10,29 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from torch import Tensor
-from transformers import DynamicCache, GenerationMixin, StaticCache
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationMixin, StaticCache, modeling_flash_attention_utils
+from transformers.cache_utils import CacheLayerMixin
 
+from adapters.attention import one_sequence
+from adapters.caching import tower_layers
+from adapters.errors import UnsupportedError
 from adapters.family import family_of
-from tests.adapters import tiny
+from adapters.streaming.memory.queries import query_modules
+from adapters.streaming.memory.slots import SlotLayer, Slots
+from adapters.streaming.rotation import Rotation
+from adapters.tower import Tower, batched_tower, key_projection, mean_key
+from compressors.cachers.layers import FrameGroup
+from compressors.requirements import Attention, FrameFeatures, Keys
+from tests.adapters import flash, tiny
 from tests.adapters.harness import generated, second_turn
 
 pytestmark = pytest.mark.quick
@@ -30,6 +42,12 @@ BASE = "2 (forward hooks on the base model)"
 DECODER = "3 (forward pre-hook on the decoder)"
 INPUTS = "4 (model.prepare_inputs_for_generation)"
 POSITIONS = "5 (model._prepare_position_ids_for_generation)"
+BEAMS = "of beams (model._expand_inputs_for_generation)"
+MASKS = "3 (model.create_masks_for_generate, by which masks are made again)"
+TOWER = "6 (the vision tower, where taps read attention, keys and pooled output)"
+LAYERS = "7 (the vision tower's layers, which a cacher takes apart)"
+SLOTS = "8 (the key/value cache that streams fill)"
+FLASH = "8 (the lengths that FlashAttention is told)"
 
 # Everything known to reach a decoder. Arguments shaped [B, L, …] are gathered with the kept tokens.
 DECODER_ARGUMENTS = {
@@ -53,6 +71,21 @@ def moved(point: str, what: str) -> str:
     return f"{VERSION} has moved attachment point {point}: {what}"
 
 
+def method(owner: Any, name: str, point: str) -> Callable[..., Any]:
+    found: Callable[..., Any] | None = getattr(owner, name, None)
+    assert found is not None, moved(point, f"{type(owner).__name__} has no {name}")
+    return found
+
+
+@contextmanager
+def relied_on(point: str, what: str) -> Iterator[None]:
+    """What an adapter looks up is found; whatever it stumbles over instead goes into the message."""
+    try:
+        yield
+    except (AttributeError, KeyError, ImportError, StopIteration, TypeError, ValueError, UnsupportedError) as error:
+        raise AssertionError(moved(point, f"{what}: {type(error).__name__}: {error}")) from error
+
+
 class Watched:
     """An unpressed tiny model whose attachment points record their calls as (arguments by name, result)."""
 
@@ -71,8 +104,7 @@ class Watched:
             module.register_forward_pre_hook(functools.partial(self._hook, point), with_kwargs=True)
 
     def _watch(self, point: str, owner: Any, name: str) -> None:
-        assert hasattr(owner, name), moved(point, f"{type(owner).__name__} has no {name}")
-        original: Callable[..., Any] = getattr(owner, name)
+        original = method(owner, name, point)
 
         @functools.wraps(original)
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -116,28 +148,28 @@ def test_the_parts_are_where_they_are_looked_for(family: tiny.Family) -> None:
 
 def test_signatures(family: tiny.Family) -> None:
     model = tiny.build(family)
-    features = names(getattr(family.known.base(model), family.known.encoder))
+    features = names(method(family.known.base(model), family.known.encoder, FEATURES))
     want = list(family.encoder_parameters)
     if want == ["pixel_values_videos"] and features[0] == "pixel_values":
         want = ["pixel_values"]  # LLaVA's name before 5.18
     assert features[: len(want)] == want, moved(FEATURES, f"its parameters are now {features}")
-    inputs = names(model.prepare_inputs_for_generation)
+    inputs = names(method(model, "prepare_inputs_for_generation", INPUTS))
     for name in ("input_ids", "next_sequence_length", "past_key_values", "attention_mask", "is_first_iteration"):
         known = name in inputs or ("kwargs" in inputs and name in names(GenerationMixin.prepare_inputs_for_generation))
         assert known, moved(INPUTS, f"it has no parameter {name}, only {inputs}")
-    positions = names(model._prepare_position_ids_for_generation)
+    positions = names(method(model, "_prepare_position_ids_for_generation", POSITIONS))
     assert positions == ["inputs_tensor", "model_kwargs"], moved(POSITIONS, f"its parameters are now {positions}")
-    expand = names(model._expand_inputs_for_generation)
-    assert "expand_size" in expand, moved("of beams (model._expand_inputs_for_generation)", f"parameters {expand}")
+    expand = names(method(model, "_expand_inputs_for_generation", BEAMS))
+    assert "expand_size" in expand, moved(BEAMS, f"its parameters are now {expand}")
     forward = names(model.forward)
     wanted = ["input_ids", "attention_mask", "position_ids", "past_key_values", "labels"]
     for name in (*wanted, "logits_to_keep"):
         found = name in forward or name in family.absent
         assert found, moved(BASE, f"the model's forward has no parameter {name}")
     if marks := family.known.token_marks:
-        masks = names(model.create_masks_for_generate)
+        masks = names(method(model, "create_masks_for_generate", MASKS))
         want = ["config", "inputs_embeds", "attention_mask", "past_key_values", "position_ids", *marks]
-        assert set(want) <= set(masks), moved(DECODER, f"create_masks_for_generate takes {masks}, not {want}")
+        assert set(want) <= set(masks), moved(MASKS, f"its parameters are now {masks}, not {want}")
         assert set(marks) <= set(names(family.known.base(model).forward)), moved(BASE, f"it takes no {marks}")
 
 
@@ -282,9 +314,347 @@ def test_beams_keep_the_encoder_s_object(family: tiny.Family) -> None:
     generated(watched.model, watched.inputs, 2, num_beams=2)
     _, kwargs = watched.hooked[BASE][0]
     rows = watched.inputs["input_ids"].repeat_interleave(2, dim=0)
-    assert torch.equal(kwargs["input_ids"], rows), moved("of beams", "rows of one sample are not next to each other")
+    assert torch.equal(kwargs["input_ids"], rows), moved(BEAMS, "rows of one sample are not next to each other")
     if encoded := kwargs.get("mm_encoder_outputs"):
         _, output = watched.calls[FEATURES][0]
         assert any(value is output for value in encoded.values()), moved(
-            "of beams", "the encoder's output is copied, so its capture is lost"
+            BEAMS, "the encoder's output is copied, so its capture is lost"
         )
+
+
+# 6: what taps read in the vision tower
+
+
+def tower_of(family: tiny.Family, model: Any) -> Tower:
+    if not {Attention, Keys, FrameFeatures} & set(family.known.supplies):
+        pytest.skip("taps do not read this tower")
+    with relied_on(TOWER, f"{type(family.known).__name__}.tower()"):
+        tower = family.known.tower(model)
+    assert tower is not None, moved(TOWER, "the modules that show its layout are gone")
+    return tower
+
+
+def attention_functions(module: nn.Module) -> Any:
+    """The table of attention functions that a module looks into."""
+    library = vars(sys.modules[type(module).__module__])
+    for name in ("ALL_ATTENTION_FUNCTIONS", "eager_attention_forward"):
+        assert name in library, moved(TOWER, f"{type(module).__name__} looks up no {name} in its file")
+    method(library["ALL_ATTENTION_FUNCTIONS"], "get_interface", TOWER)
+    return library["ALL_ATTENTION_FUNCTIONS"]
+
+
+def given_own_function(module: nn.Module, name: str) -> None:
+    """As taps do it: a shallow copy of the configuration that names another attention function, for one module."""
+    assert hasattr(module, "config"), moved(TOWER, f"{type(module).__name__} has no config of its own")
+    shared: Any = module.config
+    before, own = shared._attn_implementation, copy.copy(shared)
+    vars(own)["_attn_implementation_internal"] = name
+    assert own._attn_implementation == name, moved(TOWER, "_attn_implementation_internal no longer says what is used")
+    assert shared._attn_implementation == before, moved(TOWER, "a copied configuration shares what is used")
+    module.config = own
+
+
+@torch.no_grad()
+def run(model: Any, inputs: Any) -> None:
+    model(**tiny.understood(model, inputs))
+
+
+def test_the_tower_has_the_layers_that_taps_read(family: tiny.Family) -> None:
+    model = tiny.build(family)
+    tower, vision = tower_of(family, model), model.config.vision_config
+    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
+    assert len(tower.attentions) == depth, moved(TOWER, f"{len(tower.attentions)} attention modules of {depth} layers")
+    for attention in tower.attentions:
+        with relied_on(TOWER, f"the projection of keys in {type(attention).__name__}"):
+            key_projection(attention)
+
+
+@pytest.mark.parametrize("packing", ["frame by frame", "all at once"])
+def test_attention_goes_through_the_function_that_a_module_s_configuration_names(
+    family: tiny.Family, packing: str
+) -> None:
+    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS["one"])
+    tower = tower_of(family, model)
+    if packing == "all at once" and not tower.packed:
+        pytest.skip("frames are the batch")
+    attention, name = tower.attention(-1), f"vidpress_test_{'flash' if packing == 'all at once' else 'plain'}"
+    calls: list[tuple[nn.Module, Tensor, Tensor, Any, dict[str, Any]]] = []
+    made: list[Any] = []
+
+    def listen(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
+        calls.append((module, query, key, attention_mask, kwargs))
+        return query.transpose(1, 2), None
+
+    functions = attention_functions(attention)
+    functions[name] = listen
+    try:
+        given_own_function(attention, name)
+        key_projection(attention).register_forward_hook(lambda module, args, output: made.append(output))
+        with relied_on(TOWER, f"{type(attention).__name__}, its attention function replaced"):
+            run(model, inputs)
+    finally:
+        del functions[name]
+    assert calls, moved(TOWER, f"{type(attention).__name__} does not call the function its configuration names")
+    assert made, moved(TOWER, f"{type(attention).__name__} does not call its projection of keys")
+    module, query, key, mask, kwargs = calls[0]
+    assert module is attention, moved(TOWER, "attention functions no longer get the module first")
+    assert query.ndim == key.ndim == 4, moved(TOWER, "queries and keys are not [F, H, n, d]")
+    heads, width = key.shape[1], key.shape[3]
+    assert mean_key(attention, made[0]).shape[-1] == width, moved(TOWER, f"projected keys are not {heads} × {width}")
+    assert kwargs.get("scaling") is not None, moved(TOWER, "attention functions get no scaling")
+    assert mask is None, moved(TOWER, f"{tower.kind} now masks places in its attention")
+    if packing == "all at once":
+        lengths = kwargs.get("cu_seq_lens_q")
+        assert isinstance(lengths, Tensor), moved(TOWER, "flash functions get no cu_seq_lens_q from a packed tower")
+        assert int(lengths[-1]) == query.shape[2], moved(TOWER, "cu_seq_lens_q does not cover all patches")
+
+
+def test_the_tower_returns_what_frame_features_are_made_of(family: tiny.Family) -> None:
+    model, outputs = tiny.build(family), list[Any]()
+    tower = tower_of(family, model)
+    name = "pooler_output" if tower.pooled else "last_hidden_state"
+    # Looked at at once: some models write their own features into the object afterwards.
+    tower.module.register_forward_hook(lambda module, args, output: outputs.append(getattr(output, name, None)))
+    run(model, tiny.prompt(family, tiny.LAYOUTS["one"]))
+    assert outputs, moved(TOWER, f"{tower.kind} is not called as a module")
+    assert isinstance(outputs[0], Tensor), moved(TOWER, f"{tower.kind} returns no {name}")
+
+
+def test_a_class_token_and_a_pooling_head_are_where_they_are_looked_for() -> None:
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    size |= {"image_size": 4, "patch_size": 2}
+    clip = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**size))
+    siglip = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**size, vision_use_head=True))
+    with relied_on(TOWER, "CLIP's and SigLIP's encoder.layers[i].self_attn"):
+        with_class, with_head = batched_tower(clip), batched_tower(siglip)
+    assert with_class.class_token, moved(TOWER, "CLIP has no embeddings.class_embedding")
+    assert with_head.head is not None, moved(TOWER, "SigLIP has no head with probe and attention")
+    attention = with_head.head.attention
+    assert isinstance(attention, nn.MultiheadAttention), moved(TOWER, "SigLIP's head has an attention of its own")
+    calls: list[Any] = []
+    with_head.head.register_forward_pre_hook(lambda module, args: calls.append(args))
+    with relied_on(TOWER, "SigLIP's pooled output"):
+        pooled = siglip(torch.zeros(3, 3, 4, 4)).pooler_output
+    assert pooled.shape == (3, 16), moved(TOWER, "SigLIP's pooled output is not one vector per frame")
+    assert [argument.shape for argument in calls[0]] == [(3, 4, 16)], moved(TOWER, "SigLIP's head is called otherwise")
+
+
+# 7: what a cacher takes apart
+
+
+def put_together(group: FrameGroup) -> Tensor:
+    """A layer computed from its parts, by `LayerParts`' definition."""
+    parts, x = group.parts, group.hidden
+    x = x + parts.output(parts.attend(*parts.qkv(parts.norm1(x)), None))
+    return x + parts.mlp(parts.norm2(x))
+
+
+def test_a_layer_is_the_sum_of_its_parts(family: tiny.Family) -> None:
+    if not family.known.reuses:
+        pytest.skip("no cacher goes into this tower")
+    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS["two"])
+    with relied_on(LAYERS, "encoder.layers or blocks, and the modules in each"):
+        tower, layers, layout = tower_layers(model)
+    grids: list[tuple[int, int, int]] = []
+    if layout.packed:
+        parameters = names(tower.forward)
+        assert "grid_thw" in parameters, moved(LAYERS, f"{type(tower).__name__} takes {parameters}, not grid_thw")
+
+        def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+            given = dict(zip(parameters, args, strict=False)) | kwargs
+            grids[:] = [(t, h, w) for t, h, w in given["grid_thw"].tolist()]
+
+        tower.register_forward_pre_hook(note, with_kwargs=True)
+    calls: dict[nn.Module, tuple[Any, Any, Any]] = {}
+    for layer in layers:
+        layer.register_forward_hook(lambda m, a, k, out: calls.update({m: (a, k, out)}), with_kwargs=True)
+    run(model, inputs)
+    assert len(calls) == len(layers), moved(LAYERS, f"{len(calls)} of {len(layers)} layers are called as modules")
+    memo: dict[Any, Any] = {}
+    for layer, (args, kwargs, output) in calls.items():
+        first, *rest = names(layer.forward)
+        arguments = dict(zip((first, *rest), args, strict=False)) | kwargs
+        with relied_on(LAYERS, f"{type(layer).__name__} in pieces"):
+            hidden = arguments.pop(first)
+            groups = layout.groups(layer, hidden, arguments, grids, memo)
+            again = layout.result(layer, [put_together(group) for group in groups], hidden)
+        assert isinstance(output, tuple) == isinstance(again, tuple), moved(LAYERS, "a layer returns another type")
+        whole, pieces = (x[0] if isinstance(x, tuple) else x for x in (output, again))
+        assert torch.allclose(whole, pieces, rtol=1e-4, atol=1e-5 * float(whole.abs().max())), moved(
+            LAYERS, f"{type(layer).__name__} computes something else than its norms, attention and MLP"
+        )
+
+
+# 8: what streams and FlashAttention rely on in the decoder and its cache
+
+
+def streaming_decoder(family: tiny.Family) -> Any:
+    if not family.known.streams:
+        pytest.skip("no streams")
+    return family.known.decoder(tiny.build(family))
+
+
+@torch.no_grad()
+def decoded(decoder: Any, embeds: Tensor, start: int, cache: Any, axes: int, **more: Any) -> Tensor:
+    """Hidden states of text at positions from `start` on, as streams call the decoder."""
+    ids = torch.arange(start, start + embeds.shape[1])[None]
+    ids = ids if axes == 1 else ids.expand(3, 1, -1)
+    out = decoder(inputs_embeds=embeds, position_ids=ids, past_key_values=cache, use_cache=True, **more)
+    hidden: Tensor = out.last_hidden_state
+    return hidden
+
+
+def text(decoder: Any, tokens: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, tokens, decoder.config.hidden_size, generator=generator)
+
+
+def test_a_decoder_fills_slots_as_it_fills_its_own_cache(family: tiny.Family) -> None:
+    decoder, axes = streaming_decoder(family), 3 if family.known.mrope else 1
+    missing = CacheLayerMixin.__abstractmethods__ - set(vars(SlotLayer))
+    assert not missing, moved(SLOTS, f"a layer of a cache must now have {sorted(missing)} as well")
+    embeds, slots = text(decoder, 7), Slots(int(decoder.config.num_hidden_layers))
+    with relied_on(SLOTS, "a layer of a cache is asked for something new"):
+        first = decoded(decoder, embeds[:, :4], 0, slots.cache(4), axes)
+        slots.commit(4)
+        second = decoded(decoder, embeds[:, 4:], 4, slots.cache(3), axes)
+    assert all(keys is not None for keys in slots.keys), moved(SLOTS, "some layers do not write into their cache")
+    want = decoded(decoder, embeds, 0, DynamicCache(config=decoder.config), axes)
+    assert torch.allclose(torch.cat([first, second], dim=1), want, rtol=1e-3, atol=1e-4), moved(
+        SLOTS, "what stands behind a filled cache is computed otherwise"
+    )
+
+
+def test_queries_and_rotary_embeddings_are_where_streams_look_for_them(family: tiny.Family) -> None:
+    decoder, axes = streaming_decoder(family), 3 if family.known.mrope else 1
+    with relied_on(SLOTS, "what retrieval reads queries with"):
+        modules = query_modules(decoder)
+    layers = int(decoder.config.num_hidden_layers)
+    assert len(modules) == layers, moved(SLOTS, f"queries are found in {len(modules)} of {layers} layers")
+    widths: list[int] = []
+    modules[0][0].register_forward_hook(lambda module, args, output: widths.append(output.numel()))
+    near, far = Slots(layers), Slots(layers)
+    for slots, start in ((near, 0), (far, 5)):
+        decoded(decoder, text(decoder, 2), start, slots.cache(2), axes)
+        slots.commit(2)
+    heads = int(decoder.config.num_attention_heads)
+    assert widths[0] == 2 * heads * modules[0][1], moved(SLOTS, "what q_proj or q_norm gives is not [n, heads, D]")
+    with relied_on(SLOTS, "the decoder's rotary_emb"):
+        moved_keys = Rotation(decoder, axes).move(near.read(0, 0, 2)[0], (5,) * axes)
+    assert torch.allclose(moved_keys, far.read(0, 0, 2)[0], rtol=1e-3, atol=1e-4), moved(
+        SLOTS, "keys are not turned by rotary_emb(x, position_ids) in halves"
+    )
+
+
+LENGTHS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+
+
+def test_flash_attention_is_told_its_lengths(family: tiny.Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = method(modeling_flash_attention_utils, "_flash_attention_forward", FLASH)
+    assert set(LENGTHS) <= set(names(function)), moved(FLASH, f"_flash_attention_forward takes no {LENGTHS}")
+    decoder = family.known.decoder(tiny.build(family))
+    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    if family.known.mrope or kinds != {"full_attention"}:
+        pytest.skip("lengths are for 1-D positions and full attention")
+    told: list[tuple[list[int], list[int], int, int]] = []
+    plain = flash.flash_attn_varlen_func
+
+    @functools.wraps(plain)
+    def told_lengths(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        given = inspect.signature(plain).bind(q, k, v, *args, **kwargs).arguments
+        sequences = [given[f"cu_seqlens_{name}"].tolist() for name in "qk"]
+        told.append((sequences[0], sequences[1], given["max_seqlen_q"], given["max_seqlen_k"]))
+        return plain(q, k, v, *args, **kwargs)
+
+    monkeypatch.setattr(flash, "flash_attn_varlen_func", told_lengths)
+    with relied_on(FLASH, "the library's own FlashAttention functions"):
+        flash.stand_in(monkeypatch)
+        flash.with_flash(decoder)
+    cache = DynamicCache(config=decoder.config)
+    decoded(decoder, text(decoder, 3), 0, cache, 1)
+    with relied_on(FLASH, "lengths given to a decoder"):
+        given = one_sequence(decoder, 3, 2, torch.device("cpu"))
+        assert set(given) == set(LENGTHS), moved(FLASH, "is_flash_attention_requested no longer sees that it is used")
+        told.clear()
+        decoded(decoder, text(decoder, 2), 9, cache, 1, **given)
+    assert told, moved(FLASH, f"{type(decoder).__name__} does not hand lengths on to flash_attn_varlen_func")
+    assert set(map(str, told)) == {str(([0, 2], [0, 5], 2, 5))}, moved(FLASH, f"it gets other lengths: {told[0]}")
+
+
+# The messages themselves
+
+
+def without_expansion(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.delattr(GenerationMixin, "_expand_inputs_for_generation")
+
+
+def without_masks(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.delattr(type(model), "create_masks_for_generate")
+    monkeypatch.delattr(GenerationMixin, "create_masks_for_generate", raising=False)
+
+
+def keys_renamed(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    for layer in model.base_model.vision_tower.encoder.layers:
+        layer.self_attn.to_k = layer.self_attn.k_proj
+        del layer.self_attn.k_proj
+
+
+def blocks_renamed(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    model.base_model.visual.stages = model.base_model.visual.blocks
+    del model.base_model.visual.blocks
+
+
+def implementation_renamed(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.setattr(
+        transformers.PreTrainedConfig, "_attn_implementation", property(lambda self: "eager"), raising=True
+    )
+
+
+def one_more_in_a_cache(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.setattr(CacheLayerMixin, "__abstractmethods__", CacheLayerMixin.__abstractmethods__ | {"get_age"})
+
+
+def lengths_renamed(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.setattr(modeling_flash_attention_utils, "_flash_attention_forward", lambda query_states, lengths: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "test", "message"),
+    [
+        ("llava_onevision", without_expansion, test_signatures, "of beams .* has no _expand_inputs_for_generation"),
+        ("gemma4", without_masks, test_signatures, "3 .* has no create_masks_for_generate"),
+        ("llava_onevision", keys_renamed, test_the_tower_has_the_layers_that_taps_read, "6 .*the projection of keys"),
+        ("llava_onevision", keys_renamed, test_a_layer_is_the_sum_of_its_parts, "7 .*encoder.layers or blocks"),
+        (
+            "qwen2_vl",
+            blocks_renamed,
+            test_the_tower_has_the_layers_that_taps_read,
+            r"6 .*tower\(\).*no attribute 'blocks'",
+        ),
+        (
+            "qwen2_vl",
+            implementation_renamed,
+            functools.partial(
+                test_attention_goes_through_the_function_that_a_module_s_configuration_names, packing="frame by frame"
+            ),
+            "6 .*_attn_implementation_internal",
+        ),
+        ("qwen2_vl", one_more_in_a_cache, test_a_decoder_fills_slots_as_it_fills_its_own_cache, "8 .*get_age"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_is_gone_is_named(
+    name: str, change: Any, test: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = tiny.FAMILIES[name]
+    model = tiny.build(family)
+    monkeypatch.setattr(tiny, "build", lambda *args, **options: model)
+    change(monkeypatch, model)
+    with pytest.raises(AssertionError, match=f"has moved attachment point {message}"):
+        test(family)
+
+
+def test_renamed_lengths_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths_renamed(monkeypatch, None)
+    with pytest.raises(AssertionError, match=r"attachment point 8 .*takes no"):
+        test_flash_attention_is_told_its_lengths(tiny.FAMILIES["llava_onevision"], monkeypatch)

@@ -1,4 +1,5 @@
-"""What a press costs, in counted things: reads on the host, launches per decoding step, memory of a long press."""
+"""What a press costs, in counted things: reads on the host, launches per decoding step, work of a prefill, memory of a
+long press."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import torch
 import transformers
 from packaging.version import Version
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from adapters import clock as clock_module
 from adapters import report as report_module
@@ -21,28 +22,41 @@ from adapters.timed import timed
 from compressors import VideoTokens, build
 from compressors.budget import Budget
 from tests.adapters import tiny
+from tests.adapters.given import Given
 from tests.adapters.harness import generated
 from tests.adapters.test_press import snapshot
+from tests.compressors.traffic import extent
+from tests.compressors.videos import HostReads
 from vidpress import AlreadyPressed, press
 
-pytestmark = pytest.mark.core("qwen3_5", "minicpmv4_6")  # and recurrent layers
-READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__iter__", "nonzero"}
+pytestmark = pytest.mark.core("qwen3_5")  # and recurrent layers
+QUICK = ("qwen3_5", "gemma4", "internvl")  # of each kind one: recurrent layers, windows, frames that are images
+every_family = pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, id=name, marks=() if family.core or name in QUICK else pytest.mark.slow)
+        for name, family in tiny.FAMILIES.items()
+        if not family.setting or name == "gemma4_blocks"  # other settings have the same decoder
+    ],
+)
+# What the counter finds besides reads: copies to the device, which the mechanism sends along without waiting.
+COPIES = {"to", "cuda", "tensor", "as_tensor", "asarray", "new_tensor", "aten.lift_fresh.default"}
 CACHES: dict[str, dict[str, Any]] = {"dynamic": {}, "static": {"cache_implementation": "static"}}
 PER_STEP = 3  # kernel launches that a press may add to a decoding step
+# What a pressed prefill may add to the one of a prompt that is as short by nature, however many layers there are:
+PASSES = 5  # bytes read and written of embeddings and features, in embeddings of the whole prompt
+BOOKKEEPING = 560  # bytes read and written of ids, positions and masks, for each token of the whole prompt
+LAUNCHES = 55
 # A prompt without padding needs none, where the library makes no mask of ones for it.
 BARE_PROMPTS = Version(transformers.__version__) >= Version("5.23")
 
 
-class HostReads(TorchFunctionMode):
-    """Counts what makes the host wait for a device."""
+class Reads(HostReads):
+    """Counts what makes the host wait for a device: reads of values, operations whose result's size depends on them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += getattr(function, "__name__", "") in READS
-        return function(*args, **(kwargs or {}))
+    @property
+    def count(self) -> int:
+        return sum(name not in COPIES for name in self.found)
 
 
 class Launches(TorchDispatchMode):
@@ -57,6 +71,14 @@ class Launches(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def built(family: tiny.Family, attention: str = "eager") -> Any:
+    """A model whose experts run all the same way: looked up one by one, those are read that the tokens chose."""
+    model = tiny.build(family, attention)
+    if getattr(model.config.get_text_config(), "num_experts_per_tok", None):
+        model.set_experts_implementation("batched_mm")
+    return model
+
+
 def counted(mode: type[Any], model: Any, inputs: dict[str, Tensor], steps: int, **options: Any) -> int:
     with mode() as counting:
         generated(model, inputs, steps, **options)
@@ -68,40 +90,132 @@ def per_prompt_and_step(mode: type[Any], model: Any, inputs: dict[str, Tensor], 
     return few - (more - few), more - few
 
 
+def looks_at_padding(family: tiny.Family, model: Any, layout: str, cache: str, attention: str) -> int:
+    """How often the library looks at a mask more because a press makes it build the masks of a prompt twice.
+
+    It looks in order to leave masks away: in SDPA before it makes one for full attention (twice while the cache is as
+    long as the prompt, once where it is longer), and with recurrent layers before it hands theirs on. When the shorter
+    prompt reaches the decoder, masks of the whole one are made already in two cases: for a static cache, where
+    `generate` makes them, and where the base model makes them of marks (Gemma 4; Molmo2's blocks are never left away).
+    Where nothing is padded there is no mask to look at (before 5.23, one of ones).
+    """
+    if layout not in ("padded", "ragged") and BARE_PROMPTS:
+        return 0
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    if cache == "static":
+        return (1 if BARE_PROMPTS else 2) * (attention == "sdpa") + ("linear_attention" in kinds)
+    return 2 * (attention == "sdpa" and family.known.name == "gemma4")
+
+
+@every_family
 @pytest.mark.parametrize("layout", ["one", "two", "padded", "ragged"])
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_one_more_read_per_prompt_and_none_per_step(
     family: tiny.Family, layout: str, cache: str, attention: str
 ) -> None:
-    model, inputs = tiny.build(family, attention), tiny.prompt(family, tiny.LAYOUTS[layout])
+    model, inputs = built(family, attention), tiny.prompt(family, tiny.LAYOUTS[layout])
     generated(model, inputs, 1, **CACHES[cache])
-    if family.name.endswith("moe"):
-        pytest.skip("how many experts are read depends on the tokens")
-    plain = per_prompt_and_step(HostReads, model, inputs, **CACHES[cache])
+    plain = per_prompt_and_step(Reads, model, inputs, **CACHES[cache])
     with press(model, "random", retention=0.25):
-        pressed = per_prompt_and_step(HostReads, model, inputs, **CACHES[cache])
+        pressed = per_prompt_and_step(Reads, model, inputs, **CACHES[cache])
     assert plain[0] > 0
-    # For a static cache the library has made the masks of the whole prompt by then; where there is a mask (of padding,
-    # or of ones in older releases), it is looked at again to make those of the shorter one.
-    masked = cache == "static" and (layout in ("padded", "ragged") or not BARE_PROMPTS)
-    looks = 1 if BARE_PROMPTS else 2  # for padding in front; of ones also behind
-    masks = looks * (attention == "sdpa") + (not family.known.masking)  # recurrent layers have one of their own
-    assert pressed[0] <= plain[0] + 1 + masked * masks
+    assert pressed[0] <= plain[0] + 1 + looks_at_padding(family, model, layout, cache, attention)
     assert pressed[1] == plain[1]
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x[x > 0],
+        lambda x: x.unique(),
+        lambda x: torch.equal(x, x + 1),
+        lambda x: torch.where(x > 0),
+        lambda x: torch.argwhere(x),
+        lambda x: bool(x.any()),
+        lambda x: x.max().item(),
+        lambda x: x.tolist(),
+    ],
+)
+def test_a_read_is_counted_by_whatever_name(read: Any) -> None:
+    with Reads() as reads:
+        read(torch.arange(3))
+    assert reads.count >= 1
+    with Reads() as reads:
+        torch.arange(3).to("cpu").sort()
+    assert reads.count == 0
+
+
+@every_family
 @pytest.mark.parametrize("layout", ["one", "two", "padded", "ragged"])
 @pytest.mark.parametrize("cache", CACHES)
 def test_a_decoding_step_launches_hardly_more(family: tiny.Family, layout: str, cache: str) -> None:
-    if family.name.endswith("moe"):
-        pytest.skip("how many experts run depends on the tokens")
-    model, inputs = tiny.build(family), tiny.prompt(family, tiny.LAYOUTS[layout])
+    model, inputs = built(family), tiny.prompt(family, tiny.LAYOUTS[layout])
     generated(model, inputs, 1, **CACHES[cache])
     _, plain = per_prompt_and_step(Launches, model, inputs, **CACHES[cache])
     with press(model, "random", retention=0.25):
         _, pressed = per_prompt_and_step(Launches, model, inputs, **CACHES[cache])
     assert plain <= pressed <= plain + (0 if layout == "one" and BARE_PROMPTS else PER_STEP)
+
+
+class Prefill(TorchDispatchMode):
+    """Counts what runs behind the vision tower: launches, and bytes that they read and write, views not counted.
+
+    Attributes:
+        counts: launches, bytes of features and hidden states, and bytes of ids, positions and masks.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.counts, self._stages = Counter[str](), list[str]()
+        clock.watcher = lambda stage, begins: self._stages.append(stage) if begins else self._stages.remove(stage)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, Tensor)] for tree in ((args, kwargs), out))
+        known = {x.untyped_storage()._cdata for x in given}
+        view = not function._schema.is_mutable and made and all(x.untyped_storage()._cdata in known for x in made)
+        if not view and "encode" not in self._stages:
+            self.counts["launches"] += 1
+            for x in {id(x): x for x in [*given, *made]}.values():
+                self.counts["values" if x.is_floating_point() else "bookkeeping"] += extent(x)
+        return out
+
+
+def prefilled(opened: Any, model: Any, inputs: dict[str, Tensor]) -> Counter[str]:
+    """What one prompt and its first token cost, under a press or timers alone."""
+    with opened as told:
+        counting = Prefill(getattr(told, "clock", told))
+        with counting:
+            generated(model, inputs, 1)
+    return counting.counts
+
+
+@pytest.mark.parametrize("family", list(tiny.CORE.values()), ids=str)
+def test_a_prefill_costs_little_beyond_the_prompt_that_is_as_short_by_nature(family: tiny.Family) -> None:
+    """What comes on top is work on the whole prompt, once: embedding it, writing the features in, gathering what stays.
+    Nothing of it is done layer by layer."""
+    video, half = tiny.Video(8, 2, 3), tiny.Video(4, 2, 3)
+    inputs = tiny.prompt(family, ((tiny.Text(3), video, tiny.Text(4)),))
+    tokens = family.places(video) * video.frames
+    length, shorter = inputs["input_ids"].shape[1], ((tiny.Text(3), half, tiny.Text(4)),)
+    missing = length - tokens // 2 - tiny.prompt(family, shorter)["input_ids"].shape[1]  # the marks of frames
+    native = tiny.prompt(family, ((tiny.Text(3 + missing), half, tiny.Text(4)),))
+    beyond = []
+    for layers in (1, 2):
+        model = tiny.build(family)
+        decoder = family.known.decoder(model)
+        decoder.layers, decoder.config.num_hidden_layers = decoder.layers[:layers], layers
+        floor = prefilled(timed(model), model, native)
+        pressed = prefilled(press(model, Given((torch.arange(0, tokens, 2),))), model, inputs)
+        pressed.subtract(floor)
+        beyond.append(dict(pressed))
+    assert beyond[0] == beyond[1], "what a press adds grows with the number of layers"
+    planes = family.name.startswith("qwen3")  # DeepStack's; and the library makes positions frame by frame
+    older = not BARE_PROMPTS  # which copies LLaVA's features once more to add the newline
+    assert beyond[0]["values"] <= (PASSES + 2 * planes + older) * length * tiny.HIDDEN * 4
+    assert beyond[0]["bookkeeping"] <= BOOKKEEPING * length
+    assert beyond[0]["launches"] <= LAUNCHES + 95 * planes
 
 
 def test_timers_alone_see_the_stages_and_leave_nothing_behind(family: tiny.Family) -> None:

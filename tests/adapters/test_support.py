@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from adapters import UnsupportedError
-from adapters.support import FEATURES, Feature
+from adapters.perception_lm import SEVERAL_VIDEOS
+from adapters.qwen2_5_omni import SEVERAL_SOUNDS, SHARED_TIME
+from adapters.support import FEATURES, FLASH_TURNS, UNEVEN_TURNS, Feature
 from compressors import RequirementError, build, rows
 from compressors.requirements import Attention, FrameFeatures, Keys
-from tests.adapters import tiny, truth
+from tests.adapters import flash, tiny, truth
 from tests.adapters.given import Given, GivenMerge
 from tests.adapters.harness import EAGER, STEPS, close, generated, second_turn
 from tests.adapters.streaming.streams import QUESTION, fed, frames, model_and_processor, one_video, prefill, session
@@ -146,6 +148,62 @@ def test_what_the_table_says(family: tiny.Family, feature: Feature) -> None:
         if feature != "encoder taps":
             assert f"{feature}: not supported for {family.known.name}" in str(refused.value)
             assert reason in str(refused.value)
+
+
+def driven(family: tiny.Family, name: str, positions: Any = "original", prefix: int = 0, **options: Any) -> None:
+    """`generate` under a press, behind a few tokens of the prompt that are in the cache already."""
+    layout, model = tiny.LAYOUTS[name], tiny.build(family)
+    inputs = tiny.prompt(family, layout)
+    with press(model, Given(tiny.ragged_keeps(family, layout)), positions=positions):
+        if prefix:
+            with torch.no_grad():
+                options["past_key_values"] = model(input_ids=inputs["input_ids"][:, :prefix], use_cache=True)[
+                    "past_key_values"
+                ]
+        generated(model, inputs, 1, **options)
+
+
+def heard(family: tiny.Family) -> tiny.Family:
+    """The family with sound in its videos."""
+    return tiny.FAMILIES[f"{family.name.removesuffix('_audio')}_audio"]
+
+
+def flash_turns(family: tiny.Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    flash.stand_in(monkeypatch)
+    plain = tiny.build
+    monkeypatch.setattr(tiny, "build", lambda *args, **options: flash.with_flash(plain(*args, **options)))
+    driven(family, "one", prefix=2)
+
+
+CASES: dict[str, Callable[[tiny.Family, pytest.MonkeyPatch], None]] = {
+    SHARED_TIME: lambda family, _: driven(heard(family), "one", positions="contiguous"),
+    SEVERAL_SOUNDS: lambda family, _: driven(heard(family), "two", num_beams=2),
+    SEVERAL_VIDEOS: lambda family, _: driven(family, "two", num_beams=2),
+    UNEVEN_TURNS: lambda family, _: driven(family, "even", prefix=2),
+    FLASH_TURNS: flash_turns,
+}
+"""How to run into each case in which a feature that works is refused."""
+
+
+def test_cases_that_are_refused_although_the_feature_works(
+    family: tiny.Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for feature, reasons in family.known.exceptions().items():
+        for reason in reasons:
+            with pytest.raises(UnsupportedError) as refused:
+                CASES[reason](family, monkeypatch)
+            assert reason in str(refused.value), f"{feature}: refused with other words than those of the table"
+            monkeypatch.undo()
+
+
+def test_every_such_case_is_declared(family: tiny.Family) -> None:
+    """Those that follow from what a decoder is made of, by every family that has such a decoder."""
+    known, decoder = family.known, family.known.decoder(tiny.untouched(family))
+    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    turns = known.exceptions()["chat turns"]
+    assert (FLASH_TURNS in turns) == (kinds != {"full_attention"} and not known.mrope)
+    assert (UNEVEN_TURNS in turns) == (not known.masking)
+    assert {reason for reasons in known.exceptions().values() for reason in reasons} <= set(CASES)
 
 
 def test_a_forward_gives_the_logits_of_what_stays(family: tiny.Family) -> None:

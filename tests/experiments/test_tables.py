@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressors.registry import fields_of, lookup, names
-from experiments.tables import PAGES, README, cachers_table, models_table, with_tables
+from experiments.tables import MODELS, PAGES, README, cachers_table, models_table, with_tables
 from vidpress import families, methods
 
 
@@ -23,4 +23,11 @@ def test_every_parameter_of_a_cacher_has_a_row() -> None:
 
 def test_every_family_has_a_row() -> None:
     table = models_table()
-    assert all(f"| `{name}` |" in table for name in families())
+    assert all(f"\n| `{name}`" in table for name in families())
+
+
+def test_every_preset_stands_in_its_family_s_row() -> None:
+    """`model=` takes all of them; the embedded model is described below the tables."""
+    rows = [line.split(" | ")[0] for line in models_table().splitlines()]
+    for file in MODELS.glob("*.yaml"):
+        assert file.stem == "micro" or sum(f"`{file.stem}`" in row for row in rows) == 1, file.stem
