@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -33,8 +33,8 @@ from adapters.errors import UnsupportedError
 from adapters.family import Family, call_arguments
 from adapters.places import Places
 from adapters.plan import Plan, assign, make_plan
-from adapters.question import end_ids, question_mask, special_ids
-from adapters.record import LogicalLength, Record, attach_record, checked_record, record_of
+from adapters.question import embedded_question, end_ids, question_mask, special_ids
+from adapters.record import LogicalLength, attach_record, checked_record, continued, marked, record_of
 from adapters.report import Report
 from adapters.taps import Taps
 from compressors import Budget, CacheBinding, Compressor, InputError
@@ -167,10 +167,10 @@ class Attachment(Places):
             record = record.for_rows(tokens.shape[0])
         if record is not None and not call.generating:
             self._family.refuse("chat turns", tokens.shape[1] > 1)
-            values = values | _continued(values, tokens, record, cache)
+            values = values | continued(values, tokens, record, cache)
         given = values.get("attention_mask")
         if record is not None and is_padding_mask(given):
-            values = values | _marked(values, self._family.token_marks, tokens.shape[1], given, cache)
+            values = values | marked(values, self._family.token_marks, tokens.shape[1], given, cache)
         values, told = self._told(values, tokens)
         family, encoded = self._family, self._encoded(values)
         if input_ids is None and (encoded is not None or values.get(family.pixels) is not None):
@@ -314,7 +314,7 @@ class Attachment(Places):
             capture,
             videos,
             rows,
-            query=lambda row: _asked(embeds, question, measures.questions, row),
+            query=lambda row: embedded_question(embeds, question, measures.questions, row),
             planes=functools.cache(lambda: video_planes(kwargs, video, rows, sizes)),
         )
         if not again:
@@ -434,52 +434,6 @@ class Attachment(Places):
             clock.stop(WHOLE, start, device)
             call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
             call.told, call.alone = {}, False
-
-
-def _asked(embeds: Tensor, question: Tensor | None, counts: list[int], row: int) -> Tensor:
-    """`[Q, C]`: a row's question in embeddings.
-
-    Raises:
-        InputError: the row has no text at all.
-    """
-    if question is None or not counts[row]:
-        raise InputError(
-            f"row {row} of the prompt has no text to take the question from: write one after the video, or choose a "
-            f"method that does not need the question."
-        )
-    chosen = torch.sort(question[row].logical_not().to(torch.uint8), stable=True).indices[: counts[row]]
-    return embeds[row, chosen.to(embeds.device)]
-
-
-def _continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: Any) -> dict[str, Any]:
-    """What `generate` would have supplied to a forward on a compressed cache: positions and a physical mask."""
-    new, mask, length = tokens.shape[1], values.get("attention_mask"), int(cache.get_seq_length())
-    supplied: dict[str, Any] = {}
-    logical = mask if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != length + new else None
-    if mask is None or logical is not None:
-        supplied["attention_mask"] = record.physical_mask(logical, cache, new)
-    if values.get("position_ids") is None:
-        start = length + record.missing
-        positions = torch.arange(start, start + new, device=tokens.device).expand(tokens.shape[0], new)
-        if record.rope_deltas is None:
-            # The library counts padding here: without position ids it looks at nothing but the cache's length.
-            supplied["position_ids"] = record.moved.apply(positions)
-        else:
-            if logical is not None:
-                positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
-            supplied["position_ids"] = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
-    return supplied
-
-
-def _marked(
-    values: dict[str, Any], names: Sequence[str], new: int, mask: Tensor | None, cache: Any
-) -> dict[str, Tensor]:
-    """Marks of tokens, which the base model looks up by place in the cache, with a zero for every slot before."""
-    given = {name: value for name in names if (value := values.get(name)) is not None}
-    if not given:
-        return {}
-    past = mask.shape[1] - new if mask is not None else int(cache.get_seq_length())
-    return {name: functional.pad(value[:, -new:], (past, 0)) for name, value in given.items()}
 
 
 def _keep_asked(output: Any, asked: Any) -> None:

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compressors.errors import InputError
+
 
 def special_ids(model: PreTrainedModel) -> tuple[int, ...]:
     """Every token id that the model's configurations name, sorted."""
@@ -59,6 +61,21 @@ def question_mask(ids: Tensor, valid: Tensor, media: Tensor, special: Iterable[i
     after = text & (column > torch.where(media, column, -1).amax(1, keepdim=True))
     before = text & (column < torch.where(media, column, ids.shape[1]).amin(1, keepdim=True))
     return torch.where(after.any(1, keepdim=True), after, before)
+
+
+def embedded_question(embeds: Tensor, question: Tensor | None, counts: list[int], row: int) -> Tensor:
+    """`[Q, C]`: a row's question in embeddings.
+
+    Raises:
+        InputError: the row has no text at all.
+    """
+    if question is None or not counts[row]:
+        raise InputError(
+            f"row {row} of the prompt has no text to take the question from: write one after the video, or choose a "
+            f"method that does not need the question."
+        )
+    chosen = torch.sort(question[row].logical_not().to(torch.uint8), stable=True).indices[: counts[row]]
+    return embeds[row, chosen.to(embeds.device)]
 
 
 def _any_of(ids: Tensor, numbers: Iterable[int]) -> Tensor:

@@ -6,11 +6,13 @@ generation keeps logical ones; attention needs physical ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from adapters.errors import UnsupportedError
 
@@ -176,3 +178,34 @@ class LogicalLength:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
+
+
+def continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: Any) -> dict[str, Any]:
+    """What `generate` would have supplied to a forward on a compressed cache: positions and a physical mask."""
+    new, mask, length = tokens.shape[1], values.get("attention_mask"), int(cache.get_seq_length())
+    supplied: dict[str, Any] = {}
+    logical = mask if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] != length + new else None
+    if mask is None or logical is not None:
+        supplied["attention_mask"] = record.physical_mask(logical, cache, new)
+    if values.get("position_ids") is None:
+        start = length + record.missing
+        positions = torch.arange(start, start + new, device=tokens.device).expand(tokens.shape[0], new)
+        if record.rope_deltas is None:
+            # The library counts padding here: without position ids it looks at nothing but the cache's length.
+            supplied["position_ids"] = record.moved.apply(positions)
+        else:
+            if logical is not None:
+                positions = (logical.long().cumsum(1) - 1).masked_fill(logical == 0, 0)[:, -new:]
+            supplied["position_ids"] = (positions + record.rope_deltas.to(positions.device)).expand(3, *positions.shape)
+    return supplied
+
+
+def marked(
+    values: dict[str, Any], names: Sequence[str], new: int, mask: Tensor | None, cache: Any
+) -> dict[str, Tensor]:
+    """Marks of tokens, which the base model looks up by place in the cache, with a zero for every slot before."""
+    given = {name: value for name in names if (value := values.get(name)) is not None}
+    if not given:
+        return {}
+    past = mask.shape[1] - new if mask is not None else int(cache.get_seq_length())
+    return {name: functional.pad(value[:, -new:], (past, 0)) for name, value in given.items()}
