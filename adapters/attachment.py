@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel, StaticCache
 
 from adapters.capture import CAPTURE, Capture, release
@@ -34,7 +33,7 @@ from adapters.family import Family, call_arguments
 from adapters.places import Places
 from adapters.plan import Plan, assign, make_plan
 from adapters.question import embedded_question, end_ids, question_mask, special_ids
-from adapters.record import LogicalLength, attach_record, checked_record, continued, marked, record_of
+from adapters.record import LogicalLength, attach_record, checked_record, continued, marked, newest, record_of
 from adapters.report import Report
 from adapters.taps import Taps
 from compressors import Budget, CacheBinding, Compressor, InputError
@@ -54,6 +53,7 @@ class _Call(threading.local):
         asked: tokens of the prompt that holds the question; what generation appends later is not part of it.
         prefilled: when the last prompt was through the model.
         told: what `generate` was given for the press alone (`Family.told`).
+        total: tokens up to the end of `generate`'s next forward, cached, proposed and generated ones included.
         alone: what the vision tower gives in this `generate` is nobody else's.
     """
 
@@ -66,6 +66,7 @@ class _Call(threading.local):
     asked: int = 0
     prefilled: Any = None
     told: Mapping[str, Any] = {}
+    total: int = 0
     alone: bool = False
 
 
@@ -170,7 +171,7 @@ class Attachment(Places):
             values = values | continued(values, tokens, record, cache)
         given = values.get("attention_mask")
         if record is not None and is_padding_mask(given):
-            values = values | marked(values, self._family.token_marks, tokens.shape[1], given, cache)
+            values = values | marked(values, self._family.token_marks, tokens.shape[1], call.total, given, cache)
         values, told = self._told(values, tokens)
         family, encoded = self._family, self._encoded(values)
         if input_ids is None and (encoded is not None or values.get(family.pixels) is not None):
@@ -180,7 +181,7 @@ class Attachment(Places):
             video = family.video_mask(self._model, input_ids, arguments)
             mask = given if is_padding_mask(given) else call.mask
             call.entry = Entry(
-                input_ids, video, arguments, record, mask, call.expand, call.first, call.generating, cache
+                input_ids, video, arguments, record, mask, call.expand, call.first, call.generating, call.total, cache
             )
             if call.first:
                 call.entry.started = self._report.clock.start("prefill", self._base.device)
@@ -224,8 +225,7 @@ class Attachment(Places):
             value = torch.as_tensor(value)
             if value.ndim != 2 or rows % value.shape[0] or (not call.generating and value.shape[1] != new):
                 raise InputError(f"{name} has shape {list(value.shape)}, but the prompt [{rows}, {new}].")
-            # A prompt that continues a cache ends with the new tokens; one that is run again begins with the old ones.
-            value = value[:, -new:] if call.first else functional.pad(value, (0, new - value.shape[1]))
+            value = newest(value, new, call.total)
             told[name] = value.to(tokens.device).repeat_interleave(rows // value.shape[0], 0)
         return values, told
 
@@ -354,6 +354,7 @@ class Attachment(Places):
             if attention_mask is None or attention_mask.ndim == 2:
                 attention_mask = record.physical_mask(attention_mask, past_key_values, new)
         self._call.mask, self._call.first = attention_mask, bool(is_first_iteration)
+        self._call.total = input_ids.shape[1]
         inputs = original(
             input_ids,
             next_sequence_length=next_sequence_length,
@@ -433,7 +434,7 @@ class Attachment(Places):
                 clock.stop("decode", call.prefilled, device)
             clock.stop(WHOLE, start, device)
             call.generating, call.expand, call.mask, call.first, call.entry = False, 1, None, True, None
-            call.told, call.alone = {}, False
+            call.told, call.alone, call.total = {}, False, 0
 
 
 def _keep_asked(output: Any, asked: Any) -> None:

@@ -19,7 +19,7 @@ from adapters.errors import UnsupportedError
 from adapters.family import Family
 from adapters.plan import Plan, front
 from adapters.positions import VideoSpan, contiguous_1d, contiguous_mrope
-from adapters.record import Moved, Record
+from adapters.record import Moved, Record, newest
 from adapters.support import UNEVEN_TURNS
 from compressors.base import Compression
 
@@ -41,6 +41,7 @@ class Entry:
         expand: rows per sample.
         first: False when generation runs the same prompt again (no cache).
         generating: inside `generate`.
+        total: tokens up to the last of these, where `generate` says it; else 0.
         cache: the cache in use.
         encoded: what the vision tower gave for this prompt, each output with its `Capture`.
         result: the record to leave on the cache.
@@ -55,6 +56,7 @@ class Entry:
     expand: int
     first: bool
     generating: bool
+    total: int = 0
     cache: Any = None
     encoded: list[Any] = field(default_factory=list)
     result: Record | None = None
@@ -221,7 +223,9 @@ def prune(
             check_jumps(decoder)
         out |= one_sequence(decoder, measures.past, slot.shape[1], embeds.device)
     marks = {
-        name: functional.pad(_take(value[:, -length:].to(index.device), index) * present, (measures.past, 0))
+        name: functional.pad(
+            _take(newest(value, length, entry.total).to(index.device), index) * present, (measures.past, 0)
+        )
         for name in family.token_marks
         if (value := entry.arguments.get(name)) is not None
     }

@@ -200,12 +200,21 @@ def continued(values: dict[str, Any], tokens: Tensor, record: Record, cache: Any
     return supplied
 
 
+def newest(value: Tensor, new: int, total: int) -> Tensor:
+    """`[B, new]`: a statement about tokens, for the newest of `total` (0: nobody knows).
+
+    It says nothing about tokens that came after the prompt (generated, or proposed by an assistant): zeros.
+    """
+    missing = max(0, total - value.shape[1], new - value.shape[1])
+    return functional.pad(value, (0, missing))[:, -new:]
+
+
 def marked(
-    values: dict[str, Any], names: Sequence[str], new: int, mask: Tensor | None, cache: Any
+    values: dict[str, Any], names: Sequence[str], new: int, total: int, mask: Tensor | None, cache: Any
 ) -> dict[str, Tensor]:
     """Marks of tokens, which the base model looks up by place in the cache, with a zero for every slot before."""
     given = {name: value for name in names if (value := values.get(name)) is not None}
     if not given:
         return {}
     past = mask.shape[1] - new if mask is not None else int(cache.get_seq_length())
-    return {name: functional.pad(value[:, -new:], (past, 0)) for name, value in given.items()}
+    return {name: functional.pad(newest(value, new, total), (past, 0)) for name, value in given.items()}

@@ -13,6 +13,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from adapters import UnsupportedError, family_of, press
 from adapters.positions import VideoSpan, contiguous_mrope
+from adapters.record import newest
 from adapters.support import ENCODES_BEFORE_EXPANDING
 from tests.adapters import tiny
 from tests.adapters.harness import generated
@@ -57,6 +58,21 @@ def test_prefill_chunks_in_a_positional_configuration_are_refused() -> None:
     ids = inputs.pop("input_ids")
     with press(model, "stride"), pytest.raises(UnsupportedError, match="prefill_chunk_size"):
         model.generate(ids, config, **inputs)
+
+
+@pytest.mark.parametrize(
+    ("new", "total", "want"),
+    [
+        (4, 4, [1, 2, 3, 4]),
+        (2, 4, [3, 4]),  # behind a cache
+        (6, 6, [1, 2, 3, 4, 0, 0]),  # an assistant proposed two, or two were generated and nothing is cached
+        (3, 5, [3, 4, 0]),  # one proposed, behind a cache
+        (2, 9, [0, 0]),  # all of them proposed
+        (2, 0, [3, 4]),  # a forward of one's own
+    ],
+)
+def test_a_statement_about_the_newest_tokens(new: int, total: int, want: list[int]) -> None:
+    assert newest(torch.tensor([[1, 2, 3, 4]]), new, total).tolist() == [want]
 
 
 @pytest.mark.skipif(not ENCODES_BEFORE_EXPANDING, reason="this transformers takes no features")

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from experiments import benchmark_synchronisations as benchmark
 from experiments.benchmark_synchronisations import Waits, counting, main, verdict
 from tests.adapters import tiny
-from tests.adapters.test_costs import READS
 
+READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__iter__", "nonzero"}
 GIVEN = {"layers": 1, "frames": 2, "side": 56, "batch": 2, "caches": ["dynamic", "static"], "compressor": "vidcom2"}
 
 
