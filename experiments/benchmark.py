@@ -22,7 +22,7 @@ from experiments.assembly import budget_from, check_numbers, compressor_from, la
 from experiments.benchmarking.before import Before
 from experiments.benchmarking.inputs import FRAMES, generated_file, question_of
 from experiments.benchmarking.mechanism import Measured, attaching, mechanism, memory_over_native
-from experiments.benchmarking.memory import PeakMemory
+from experiments.benchmarking.memory import PeakMemory, model_memory
 from experiments.benchmarking.native import native_prompt
 from experiments.benchmarking.published import published_rows
 from experiments.benchmarking.tables import markdown, sheets
@@ -124,7 +124,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
         variants[NATIVE] = plain_variant(model, NATIVE, native.inputs, native.inputs["input_ids"].shape[1])
 
     bench = Bench(model, cfg.max_new_tokens, cfg.task.clock == "processor")
-    peaks = {key: PeakMemory(model.device) for key in variants}
+    peaks = {key: model_memory(model.device) for key in variants}
     total = cfg.task.warmup + cfg.task.memory + cfg.task.repeats
     with counting_bar("measuring", total * len(variants)) as advance:
 
@@ -177,7 +177,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
             }
             for key, variant in variants.items()
         },
-        "peak_source": PeakMemory(model.device).source if cfg.task.memory else None,
+        "peak_source": model_memory(model.device).source if cfg.task.memory else None,
         "ratios": {
             key: {stage: paired_ratio(measured[name][stage], measured[key][stage]) for stage in STAGES}
             for key in variants

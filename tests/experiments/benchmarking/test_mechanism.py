@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from adapters.loading import load_random
 from adapters.prompting import LayoutProcessor, prompt
 from adapters.timed import timed
 from adapters.video import Video
 from experiments.benchmarking.mechanism import mechanism, memory_over_native, verdict
+from experiments.benchmarking.memory import TensorMemory
 from experiments.benchmarking.native import native_prompt
 from experiments.benchmarking.variants import NATIVE
 from tests.adapters import tiny
@@ -56,32 +54,6 @@ def test_memory_is_compared_behind_the_encoder() -> None:
     assert memory_over_native({}, {}, model, 2, 30, 24) is None
 
 
-class LiveBytes(TorchDispatchMode):
-    """Bytes of tensors that are alive, at most, by stage; those of weights and inputs not counted."""
-
-    def __init__(self, apart: set[int]) -> None:
-        super().__init__()
-        self._apart, self._live, self._stages = apart, dict[int, tuple[Any, int]](), [""]
-        self.peaks: dict[str, int] = {}
-
-    def watch(self, stage: str, begins: bool) -> None:
-        if begins:
-            self._stages.append(stage)
-        else:
-            self._stages.remove(stage)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self._apart:
-                storage = tensor.untyped_storage()
-                self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-        stage = self._stages[-1]
-        self.peaks[stage] = max(self.peaks.get(stage, 0), sum(size for _, size in self._live.values()))
-        return out
-
-
 def wide_qwen() -> Any:
     described = json.loads((Path(__file__).parents[1] / "tiny_qwen2vl.json").read_text())
     described["text_config"] |= {"hidden_size": 256, "num_attention_heads": 32, "num_key_value_heads": 4}
@@ -103,15 +75,14 @@ def test_a_press_holds_the_embeddings_and_the_features_beyond_the_native_prompt(
     inputs = prompt(LayoutProcessor(model), "What?", video)
     length, visual = inputs["input_ids"].shape[1], int((inputs["input_ids"] == model.config.video_token_id).sum())
     native = native_prompt(model, inputs, visual // 4)
-    kept_apart = [*model.parameters(), *model.buffers(), *inputs.values(), *native.inputs.values()]
 
     def peaks(opened: Any, given: dict[str, torch.Tensor]) -> dict[str, int]:
+        memory = TensorMemory()
         with opened as told:
-            counting = LiveBytes({tensor.untyped_storage().data_ptr() for tensor in kept_apart})
-            getattr(told, "clock", told).watcher = counting.watch
-            with counting:
+            getattr(told, "clock", told).watcher = memory.watch
+            with memory.measuring():
                 model.generate(**given, max_new_tokens=3)
-        return {"compress": 0, **counting.peaks}
+        return {"compress": 0, **memory.peaks}
 
     floor, whole = peaks(timed(model), native.inputs), peaks(timed(model), inputs)
     pressed = peaks(press(model, "random", retention=0.25), inputs)
