@@ -138,6 +138,8 @@ class Attachment(Places):
             # A method that looks at the question compresses for every row; others once for all.
             capture = capture.repeated(same) if self._asks else replace(capture, sharers=same)
         capture.passing = self._call.alone
+        if capture.passing:
+            release(output, inside_alone=True)
         setattr(output, CAPTURE, capture)
         if self._call.entry is not None:
             self._call.entry.encoded.append(output)

@@ -125,11 +125,21 @@ class Capture:
         ]
 
 
-def release(output: Any) -> None:
-    """Let go of all that an encoder's output holds, whoever holds the output."""
-    delattr(output, CAPTURE)
+_INSIDE = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; base models read none of it
+
+
+def release(output: Any, *, inside_alone: bool = False) -> None:
+    """Let go of what an encoder's output holds, whoever holds the output.
+
+    Args:
+        output: what the family's `encoder` method returned.
+        inside_alone: only of what comes from inside the tower; the features stay.
+    """
+    if not inside_alone:
+        delattr(output, CAPTURE)
     for name in output:
-        output[name] = None
+        if not inside_alone or name in _INSIDE:
+            output[name] = None
 
 
 def host_geometry(rows: Sequence[tuple[int, int, int]]) -> Tensor:

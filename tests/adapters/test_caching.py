@@ -21,7 +21,7 @@ from compressors import RequirementError
 from compressors.cachers.stc import STC
 from tests.adapters import tiny
 from tests.adapters.harness import generated
-from tests.adapters.test_costs import HostReads
+from tests.adapters.test_costs import Reads
 from tests.adapters.test_press import snapshot
 from tests.adapters.tiny.models import randomize
 from vidpress import UnsupportedError, press
@@ -445,7 +445,7 @@ def test_a_press_with_a_cacher_reads_hardly_more_on_the_host(family: tiny.Family
     for options in (None, {}, {"refresh_above": 0.5}):
         with press(model, "none", cacher="stc", **options) if options is not None else nullcontext():
             features(model.model, inputs)
-            with HostReads() as reads:
+            with Reads() as reads:
                 features(model.model, inputs)
         counts.append(reads.count)
     # A packed tower's grids are read once more, but not its lengths in every layer.
