@@ -64,6 +64,7 @@ def wide_qwen() -> Any:
 def wide_llava() -> Any:
     described = tiny.build(tiny.FAMILIES["llava_onevision"]).config.to_dict()
     described["text_config"] |= {"hidden_size": 256, "head_dim": 64, "vocab_size": 400}
+    described["vision_config"] |= {"hidden_size": 1024}  # what is inside the tower is the most there is
     return described
 
 
