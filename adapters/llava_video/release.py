@@ -55,26 +55,6 @@ UNUSED = (
     (r"model\.faster_token$", "of the slow-fast setting, which this checkpoint's configuration does not use"),
 )
 
-_TEXT = {
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "hidden_act",
-    "max_position_embeddings",
-    "initializer_range",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "use_sliding_window",
-    "sliding_window",
-    "max_window_layers",
-    "attention_dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-}
 # What no weight's shape would contradict if it were guessed, and the sizes.
 _NEEDED = (
     "vocab_size",
@@ -85,6 +65,20 @@ _NEEDED = (
     "num_key_value_heads",
     "rms_norm_eps",
 )
+_TEXT = {
+    *_NEEDED,
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "sliding_window",
+    "max_window_layers",
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+}
 
 CHAT = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
